@@ -4,5 +4,8 @@
 
 pub mod address;
 pub mod clock;
+pub mod config;
+pub mod db;
+pub mod hsm;
 pub mod ids;
 pub mod money;

@@ -1,0 +1,171 @@
+//! Postgres: the one pool, migrations, and what a database error means.
+
+mod numeric;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
+
+use crate::config::Secret;
+
+/// The migrations, with the reasons for tables and columns in their comments.
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Key of the transaction-level advisory lock that migrations and the creation of KEKs run under.
+pub const INSTALL_LOCK: i64 = 0x1a7e_47d0;
+
+/// A tracing filter for the server's notices ("relation exists already"): news to nobody. Whoever wants them names the target.
+pub const QUIET: &str = "sqlx::postgres::notice=warn";
+
+/// `[database]` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DbConfig {
+    /// `postgres://user:password@host/database`. Environment: `INTENTD_DATABASE_URL`.
+    pub url: Option<Secret>,
+    /// Most connections of this process.
+    pub max_connections: u32,
+    /// How long a request waits for a connection before it is answered 503, in milliseconds.
+    pub acquire_timeout_ms: u64,
+    /// Prepared statements kept per connection. 0 behind pgbouncer in transaction mode.
+    pub statement_cache: usize,
+}
+
+impl Default for DbConfig {
+    fn default() -> Self {
+        Self { url: None, max_connections: 32, acquire_timeout_ms: 3_000, statement_cache: 256 }
+    }
+}
+
+/// What went wrong with the database. The text is safe to show; the cause is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No connection, no free one in time, or the server went away: try again.
+    #[error("the database is not reachable: try again")]
+    Unavailable(#[source] sqlx::Error),
+    /// A lock or a statement took too long: try again.
+    #[error("the database is too busy: nothing was changed, try again")]
+    Busy(#[source] sqlx::Error),
+    /// A unique key was already taken.
+    #[error("it exists already")]
+    Duplicate(#[source] sqlx::Error),
+    /// A bug, or a database that does not fit this binary.
+    #[error("the database refused a statement")]
+    Internal(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned());
+        match (&error, code.as_deref()) {
+            (_, Some("23505")) => Self::Duplicate(error),
+            // lock_not_available, query_canceled (statement_timeout), deadlock, serialization failure
+            (_, Some("55P03" | "57014" | "40P01" | "40001")) => Self::Busy(error),
+            // admin shutdown, crash shutdown, cannot connect now, idle-in-transaction, connection exceptions, too many connections, read-only
+            (_, Some("57P01" | "57P02" | "57P03" | "25P03" | "53300" | "25006")) => Self::Unavailable(error),
+            (_, Some(code)) if code.starts_with("08") => Self::Unavailable(error),
+            (
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::Protocol(_),
+                _,
+            ) => Self::Unavailable(error),
+            _ => Self::Internal(error),
+        }
+    }
+}
+
+/// Opens the pool. Connections wait at most `acquire_timeout_ms`; every session has a statement time-out as a backstop.
+///
+/// # Errors
+/// When the URL cannot be read or the server cannot be reached.
+pub async fn connect(config: &DbConfig, url: &str) -> Result<PgPool, DbError> {
+    let options: PgConnectOptions = url.parse().map_err(DbError::from)?;
+    let options = options
+        .application_name("intentd")
+        .statement_cache_capacity(config.statement_cache)
+        .options([("statement_timeout", "15s"), ("idle_in_transaction_session_timeout", "20s")])
+        .log_statements(tracing::log::LevelFilter::Trace)
+        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
+    let pool = PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+        .test_before_acquire(true)
+        .connect_with(options.clone())
+        .await;
+    match pool {
+        Ok(pool) => Ok(pool),
+        // The pool tries for as long as it may and does not say what it met: ask once more, for the cause.
+        Err(timed_out @ sqlx::Error::PoolTimedOut) => {
+            let once = tokio::time::timeout(Duration::from_secs(1), PgConnection::connect_with(&options)).await;
+            Err(once.ok().and_then(Result::err).unwrap_or(timed_out).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why the database does not have this binary's schema.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Another version has been here.
+    #[error("the database's schema is newer than this binary (it has migration {0}): run the newer intentd")]
+    Newer(i64),
+    /// A migration did not run.
+    #[error("a migration failed")]
+    Failed(#[source] MigrateError),
+}
+
+impl From<MigrateError> for SchemaError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::VersionMissing(version) => Self::Newer(version),
+            other => Self::Failed(other),
+        }
+    }
+}
+
+impl From<sqlx::Error> for SchemaError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(MigrateError::Execute(error))
+    }
+}
+
+/// Runs the migrations that are missing. Takes the installation lock for one transaction (a transaction's lock, not a session's:
+/// it also holds behind pgbouncer), so that daemons that start together run them once.
+///
+/// # Errors
+/// When a migration fails, or the database has migrations that this binary does not know.
+pub async fn migrate(pool: &PgPool) -> Result<(), SchemaError> {
+    let mut guard = pool.begin().await?;
+    lock_install(&mut guard).await?;
+    let mut migrator = Migrator { ..Migrator::DEFAULT };
+    migrator.migrations = MIGRATIONS.migrations.clone();
+    migrator.set_locking(false);
+    migrator.run(pool).await?;
+    guard.commit().await?;
+    Ok(())
+}
+
+/// Holds the installation lock until the transaction of `conn` ends.
+///
+/// # Errors
+/// As any statement.
+pub async fn lock_install(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(INSTALL_LOCK).execute(conn).await?;
+    Ok(())
+}
+
+/// One round trip.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ping(pool: &PgPool) -> Result<(), DbError> {
+    sqlx::query("SELECT 1").execute(pool).await?;
+    Ok(())
+}
