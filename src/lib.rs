@@ -3,9 +3,11 @@
 //! ARCHITECTURE.md is the map. `intents::submit` is the whole pipeline on one screen.
 
 pub mod address;
+pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod db;
 pub mod hsm;
 pub mod ids;
 pub mod money;
+pub mod simulate;

@@ -1,0 +1,27 @@
+//! The edge to the chains: which there are, how to ask their nodes, how a transaction is built and encoded.
+//!
+//! - [`spec`], [`registry`]: chains.toml, and the URLs from the environment.
+//! - [`rpc`], [`node`]: JSON-RPC to one node per chain; each chain by itself, no lock that two chains share.
+//! - [`tx`], [`fees`]: pure.
+//!
+//! What a node says is never believed beyond a bound that comes from elsewhere: the chain id is compared with the registry,
+//! fees with the ceilings, a transaction's hash with the bytes.
+
+pub mod answers;
+pub mod error;
+pub mod fees;
+pub mod node;
+pub mod registry;
+pub mod rpc;
+pub mod spec;
+mod transport;
+pub mod tx;
+
+pub use answers::SendOutcome;
+pub use error::{ChainUnavailable, NodeError, RpcError, Unreachable};
+pub use fees::{Ceilings, FeeError, FeeQuote, FeeRequest};
+pub use node::{Head, Receipt, TxRequest};
+pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};
+pub use rpc::Rpc;
+pub use spec::{ChainId, ChainSpec, Kind, RpcUrl};
+pub use tx::{Fees, LimitError, Signature, SignedTx, UnsignedTx};

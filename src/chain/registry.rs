@@ -1,0 +1,143 @@
+//! The registry: which chains there are and the one node of each.
+//!
+//! A chain's id is the registry's, never a request's and never a node's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::ChainUnavailable;
+use super::rpc::Rpc;
+use super::spec::{ChainId, ChainSpec, RpcUrl};
+
+/// The chains.toml that is built in.
+pub const DEFAULT_CHAINS: &str = include_str!("../../chains.toml");
+
+/// Why there is no registry. Every fault is listed, each with its chain and key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the chains are not usable: {}", faults.join("; "))]
+pub struct ChainsError {
+    /// `chain "base": chain_id: must not be 0 (…)`.
+    pub faults: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChainsFile {
+    chain: Vec<ChainSpec>,
+}
+
+/// Reads chains.toml, and each chain's URL with `variable`, the environment's look-up.
+///
+/// # Errors
+/// [`ChainsError`], for the file's grammar and for URLs. The specs themselves are judged in [`Chains::load`].
+pub fn read(toml_text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Vec<ChainSpec>, ChainsError> {
+    let file: ChainsFile = toml::from_str(toml_text).map_err(|error| {
+        let line = error.span().map_or(0, |span| toml_text[..span.start].matches('\n').count() + 1);
+        ChainsError { faults: vec![format!("line {line}: {}", error.message())] }
+    })?;
+    let mut specs = file.chain;
+    let mut faults = Vec::new();
+    for spec in &mut specs {
+        let name = spec.rpc_url_variable();
+        let Some(text) = variable(&name).filter(|text| !text.trim().is_empty()) else { continue };
+        spec.rpc_url = RpcUrl::parse(&text);
+        if spec.rpc_url.is_none() {
+            faults.push(format!("{name}: must be an http or https URL"));
+        }
+    }
+    if faults.is_empty() { Ok(specs) } else { Err(ChainsError { faults }) }
+}
+
+/// All chains of this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Chains(Arc<[Arc<Chain>]>);
+
+impl Chains {
+    /// Checks the specs as a whole and makes a client for each that has a URL. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`ChainsError`] with everything that is wrong: keys out of range, chain id 0, a name or id given twice.
+    pub fn load(specs: Vec<ChainSpec>) -> Result<Self, ChainsError> {
+        let mut faults: Vec<String> = Vec::new();
+        for (index, spec) in specs.iter().enumerate() {
+            let fault = |text: &str| format!("chain {:?}: {text}", spec.name);
+            faults.extend(spec.faults().iter().map(|text| fault(text)));
+            let before = &specs[..index];
+            if before.iter().any(|other| other.name == spec.name) {
+                faults.push(fault("name: is given twice"));
+            }
+            if let Some(other) = before.iter().find(|other| other.chain_id == spec.chain_id) {
+                faults.push(fault(&format!("chain_id: {} is also chain {:?}'s", spec.chain_id, other.name)));
+            }
+        }
+        let mut chains = Vec::with_capacity(specs.len());
+        for spec in specs {
+            match Chain::new(spec) {
+                Ok(chain) => chains.push(Arc::new(chain)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.is_empty() { Ok(Self(chains.into())) } else { Err(ChainsError { faults }) }
+    }
+
+    /// By name (`"base"`) or by id in decimal digits (`"8453"`).
+    #[must_use]
+    pub fn get(&self, name_or_id: &str) -> Option<Arc<Chain>> {
+        let decimal = !name_or_id.starts_with('0') && name_or_id.bytes().all(|b| b.is_ascii_digit());
+        if decimal {
+            return self.by_id(ChainId(name_or_id.parse().ok()?));
+        }
+        self.iter().find(|chain| chain.spec.name == name_or_id).cloned()
+    }
+
+    /// By id.
+    #[must_use]
+    pub fn by_id(&self, chain_id: ChainId) -> Option<Arc<Chain>> {
+        self.iter().find(|chain| chain.spec.chain_id == chain_id).cloned()
+    }
+
+    /// All, in the file's order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Chain>> {
+        self.0.iter()
+    }
+}
+
+/// One chain and its node.
+#[derive(Debug)]
+pub struct Chain {
+    spec: ChainSpec,
+    rpc: Option<Rpc>,
+}
+
+impl Chain {
+    fn new(spec: ChainSpec) -> Result<Self, String> {
+        let deadline = Duration::from_millis(spec.rpc_deadline_ms);
+        let rpc = spec.rpc_url.clone().map(|url| Rpc::new(&spec.name, spec.chain_id, url, deadline)).transpose();
+        match rpc {
+            Ok(rpc) => Ok(Self { spec, rpc }),
+            Err(text) => Err(format!("chain {:?}: no HTTP client: {text}", spec.name)),
+        }
+    }
+
+    /// What the registry says.
+    #[must_use]
+    pub fn spec(&self) -> &ChainSpec {
+        &self.spec
+    }
+
+    /// The node, which has said that it serves this chain: asked before the first use and again after any failure or new
+    /// connection. Takes no lock; waits for this chain's node only, at most `rpc_deadline_ms`.
+    ///
+    /// # Errors
+    /// [`ChainUnavailable`], as a sentence for the caller of the API.
+    pub async fn rpc(&self) -> Result<&Rpc, ChainUnavailable> {
+        let rpc = self.rpc.as_ref().ok_or_else(|| ChainUnavailable::NoRpcUrl {
+            chain: self.spec.name.clone(),
+            variable: self.spec.rpc_url_variable(),
+        })?;
+        rpc.ensure_verified().await?;
+        Ok(rpc)
+    }
+}

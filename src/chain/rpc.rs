@@ -1,0 +1,218 @@
+//! JSON-RPC to one chain's node, never before the node has said that it serves that chain.
+//!
+//! `eth_chainId` is asked before the first call, and again whenever a connection is new or an exchange has failed: behind the
+//! same URL there may be another node now. Nothing here holds a lock over a call, so a frozen node holds up its callers only.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use alloy::primitives::{Bytes, U256};
+use serde_json::{Value, json};
+
+use super::error::{NodeError, RpcError, Unreachable};
+use super::spec::{ChainId, RpcUrl};
+use super::transport::Transport;
+
+/// Most calls that go out in one HTTP request.
+const BATCH_MAX: usize = 50;
+
+/// One chain's node. The typed calls are in [`super::node`].
+pub struct Rpc {
+    chain: String,
+    expected: ChainId,
+    transport: Transport,
+    next_id: AtomicU64,
+    /// One above the transport's generation at which the node last answered the right chain id; 0: never.
+    verified: AtomicU64,
+    /// Methods that this node does not have. Forgotten when the node is verified anew.
+    lacking: Mutex<BTreeSet<&'static str>>,
+}
+
+impl std::fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rpc").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+impl Rpc {
+    /// # Errors
+    /// The HTTP client's text, when TLS cannot be set up.
+    pub(super) fn new(chain: &str, expected: ChainId, url: RpcUrl, deadline: Duration) -> Result<Self, String> {
+        Ok(Self {
+            chain: chain.to_owned(),
+            expected,
+            transport: Transport::new(url, deadline)?,
+            next_id: AtomicU64::new(1),
+            verified: AtomicU64::new(0),
+            lacking: Mutex::default(),
+        })
+    }
+
+    /// The chain's name.
+    #[must_use]
+    pub fn chain(&self) -> &str {
+        &self.chain
+    }
+
+    /// Any call, by name.
+    ///
+    /// # Errors
+    /// [`RpcError`]: not reached, refused by the node, or the node serves another chain.
+    pub async fn request(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        self.ensure_verified().await?;
+        let before = self.transport.generation();
+        let result = self.call(method, params).await;
+        self.recheck(before, &result).await?;
+        result
+    }
+
+    /// Several calls at once, in at most a few HTTP requests; the answers are in the order of the calls, each its own result or
+    /// the node's error. A node that refuses batches is asked one by one.
+    ///
+    /// # Errors
+    /// [`RpcError`], when the whole has no answer.
+    pub async fn batch(&self, calls: &[(&str, Value)]) -> Result<Vec<Result<Value, NodeError>>, RpcError> {
+        self.ensure_verified().await?;
+        let before = self.transport.generation();
+        let mut answers = Vec::with_capacity(calls.len());
+        for part in calls.chunks(BATCH_MAX) {
+            let result = self.batch_part(part).await;
+            self.recheck(before, &result).await?;
+            answers.extend(result?);
+        }
+        Ok(answers)
+    }
+
+    /// Asks for the chain id, unless nothing has changed since it was last right.
+    pub(super) async fn ensure_verified(&self) -> Result<(), RpcError> {
+        if self.verified.load(Ordering::SeqCst) == self.transport.generation() + 1 {
+            return Ok(());
+        }
+        self.verify().await
+    }
+
+    /// After a call over a connection that was not there at the last check: does the answer come from the right chain?
+    async fn recheck<T>(&self, before: u64, result: &Result<T, RpcError>) -> Result<(), RpcError> {
+        match result {
+            Err(RpcError::Unreachable { .. }) => Ok(()),
+            _ if self.transport.generation() == before => Ok(()),
+            _ => self.verify().await,
+        }
+    }
+
+    async fn verify(&self) -> Result<(), RpcError> {
+        self.verified.store(0, Ordering::SeqCst);
+        let answer = self.call("eth_chainId", json!([])).await?;
+        let answered = u256(&answer).ok_or_else(|| self.garbage("eth_chainId is not a number"))?;
+        if answered != U256::from(self.expected.0) {
+            let (chain, expected) = (self.chain.clone(), self.expected);
+            tracing::error!(chain, %expected, %answered, "the RPC URL leads to another chain");
+            return Err(RpcError::WrongChain { chain, expected, answered });
+        }
+        self.lacking().clear();
+        self.verified.store(self.transport.generation() + 1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether this node has said that it does not have `method`.
+    #[must_use]
+    pub fn lacks(&self, method: &'static str) -> bool {
+        self.lacking().contains(method)
+    }
+
+    /// Remembers that this node does not have `method`.
+    pub fn set_lacks(&self, method: &'static str) {
+        self.lacking().insert(method);
+    }
+
+    fn lacking(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One call, with no look at the chain id.
+    async fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        let (id, body) = self.envelope(method, params);
+        let answer = self.exchange(&body).await?;
+        self.read_answer(id, answer)?.map_err(|error| self.node(error))
+    }
+
+    async fn batch_part(&self, calls: &[(&str, Value)]) -> Result<Vec<Result<Value, NodeError>>, RpcError> {
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (ids, bodies): (Vec<u64>, Vec<Value>) =
+            calls.iter().map(|(method, params)| self.envelope(method, params.clone())).unzip();
+        let Value::Array(mut answers) = self.exchange(&Value::Array(bodies)).await? else {
+            return self.one_by_one(calls).await;
+        };
+        let mut ordered = Vec::with_capacity(calls.len());
+        for id in ids {
+            let found = answers.iter().position(|answer| answer.get("id").and_then(Value::as_u64) == Some(id));
+            let index = found.ok_or_else(|| self.garbage("a call of a batch has no answer"))?;
+            ordered.push(self.read_answer(id, answers.swap_remove(index))?);
+        }
+        Ok(ordered)
+    }
+
+    async fn one_by_one(&self, calls: &[(&str, Value)]) -> Result<Vec<Result<Value, NodeError>>, RpcError> {
+        let mut answers = Vec::with_capacity(calls.len());
+        for (method, params) in calls {
+            answers.push(match self.call(method, params.clone()).await {
+                Ok(value) => Ok(value),
+                Err(RpcError::Node { error, .. }) => Err(error),
+                Err(other) => return Err(other),
+            });
+        }
+        Ok(answers)
+    }
+
+    fn envelope(&self, method: &str, params: Value) -> (u64, Value) {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        (id, json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    }
+
+    async fn exchange(&self, body: &Value) -> Result<Value, RpcError> {
+        self.transport.exchange(body).await.map_err(|cause| self.unreachable(cause))
+    }
+
+    /// The result or the error object of one answer; anything else is garbage.
+    fn read_answer(&self, id: u64, mut answer: Value) -> Result<Result<Value, NodeError>, RpcError> {
+        if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
+            let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
+            let message = error.get("message").and_then(Value::as_str);
+            let message = message.ok_or_else(|| self.garbage("an error without a message"))?;
+            let data = error.get("data").and_then(error_data);
+            return Ok(Err(NodeError { code, message: self.transport.scrub(message), data }));
+        }
+        if answer.get("id").and_then(Value::as_u64) != Some(id) {
+            return Err(self.garbage("it answers another question"));
+        }
+        answer.get_mut("result").map(|result| Ok(result.take())).ok_or_else(|| self.garbage("neither result nor error"))
+    }
+
+    pub(super) fn unreachable(&self, cause: Unreachable) -> RpcError {
+        RpcError::Unreachable { chain: self.chain.clone(), cause }
+    }
+
+    pub(super) fn garbage(&self, what: &'static str) -> RpcError {
+        self.unreachable(Unreachable::Garbage(what))
+    }
+
+    pub(super) fn node(&self, error: NodeError) -> RpcError {
+        RpcError::Node { chain: self.chain.clone(), error }
+    }
+}
+
+/// A reverted call's return data: a hex string, which some nodes wrap in an object or prefix with a word.
+fn error_data(data: &Value) -> Option<Bytes> {
+    let text = data.as_str().or_else(|| data.get("data")?.as_str())?;
+    text.strip_prefix("Reverted ").unwrap_or(text).parse().ok()
+}
+
+/// A hex quantity, `0x…`.
+pub(super) fn u256(value: &Value) -> Option<U256> {
+    let digits = value.as_str()?.strip_prefix("0x").filter(|digits| !digits.is_empty())?;
+    U256::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,180 @@
+//! What the registry knows of a chain: one `[[chain]]` table of chains.toml. Pure.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use url::Url;
+
+/// Longest chain name, in characters.
+const NAME_CHARS_MAX: usize = 32;
+
+/// An EIP-155 chain id. Never 0 in a [`ChainSpec`]: a transaction for chain 0 could be replayed on any chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChainId(pub u64);
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The family of a chain, where the families differ in their rules for gas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Ethereum's own rules, incl. the cap on a transaction's gas (EIP-7825).
+    Ethereum,
+    /// The OP stack: an extra fee for data on the parent chain is taken from the balance.
+    Op,
+    /// Arbitrum: the parent chain's data is paid in gas, so limits are higher.
+    Arbitrum,
+    /// ZKsync's stack: its own gas schedule.
+    Zksync,
+}
+
+/// The address of a chain's node. It usually contains an access key, so nothing prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RpcUrl(Url);
+
+impl RpcUrl {
+    /// Reads an `http` or `https` URL with a host. `None` for anything else: the text is not echoed.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text.trim()).ok()?;
+        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(Self(url))
+    }
+
+    /// The URL itself, for the one place that connects to it.
+    pub(super) fn expose(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RpcUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// One chain of the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainSpec {
+    /// The name that requests use: lower-case letters, digits and `-`, not digits alone.
+    pub name: String,
+    /// The name that people read.
+    pub display_name: String,
+    /// The id that is signed and that the node must answer. Not 0.
+    pub chain_id: ChainId,
+    /// The family.
+    pub kind: Kind,
+    /// Chains of one group share an agent's spending window; caps are in the group's native unit.
+    pub spend_group: String,
+    /// Symbol of the native unit (18 decimals).
+    pub native_currency: String,
+    /// The block explorer's base URL.
+    #[serde(default)]
+    pub explorer_url: Option<Url>,
+    /// Whether its coins are without value.
+    pub is_testnet: bool,
+    /// The most wei per gas that is ever signed, whatever the node quotes.
+    #[serde(deserialize_with = "wei_per_gas")]
+    pub max_fee_per_gas_ceiling_wei: u128,
+    /// The most gas that one transaction may ask for.
+    pub max_gas_limit: u64,
+    /// Blocks on top of a receipt's, its own included, before the transaction is final.
+    pub confirmations: u64,
+    /// How long bytes given out by `/sign` hold up later transactions of the key, in seconds.
+    pub sign_only_ttl_s: u64,
+    /// Usual time between two blocks, in milliseconds.
+    pub block_time_ms: u64,
+    /// Total time for one call of the node, in milliseconds.
+    #[serde(default = "default_rpc_deadline_ms")]
+    pub rpc_deadline_ms: u64,
+    /// Where the node is. Never in the file: from the environment, or from `dev`.
+    #[serde(skip)]
+    pub rpc_url: Option<RpcUrl>,
+}
+
+fn default_rpc_deadline_ms() -> u64 {
+    5_000
+}
+
+/// TOML integers have 63 bits; that is 9 wei per gas more than all ether there is.
+fn wei_per_gas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    u64::deserialize(deserializer).map(u128::from)
+}
+
+impl ChainSpec {
+    /// A local development chain: one confirmation, fast blocks, its spending apart from real chains'.
+    #[must_use]
+    pub fn local(name: &str, chain_id: ChainId, rpc_url: RpcUrl) -> Self {
+        Self {
+            name: name.to_owned(),
+            display_name: format!("Local {name}"),
+            chain_id,
+            kind: Kind::Ethereum,
+            spend_group: "eth-test".to_owned(),
+            native_currency: "ETH".to_owned(),
+            explorer_url: None,
+            is_testnet: true,
+            max_fee_per_gas_ceiling_wei: 500_000_000_000,
+            max_gas_limit: super::tx::TX_GAS_MAX,
+            confirmations: 1,
+            sign_only_ttl_s: 900,
+            block_time_ms: 1_000,
+            rpc_deadline_ms: default_rpc_deadline_ms(),
+            rpc_url: Some(rpc_url),
+        }
+    }
+
+    /// The same chain by name and id, played by a local node: code written for it runs unchanged, its spending is apart
+    /// from the real chain's.
+    #[must_use]
+    pub fn into_local(self, rpc_url: RpcUrl) -> Self {
+        let local = Self::local(&self.name, self.chain_id, rpc_url);
+        Self { kind: self.kind, native_currency: self.native_currency, max_gas_limit: self.max_gas_limit, ..local }
+    }
+
+    /// The environment variable that holds this chain's URL: `INTENTD_RPC_URL_ARBITRUM_ONE`.
+    #[must_use]
+    pub fn rpc_url_variable(&self) -> String {
+        format!("INTENTD_RPC_URL_{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+
+    /// What is wrong with this table, each fault as `key: why`.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut require = |ok: bool, fault: &str| {
+            if !ok {
+                faults.push(fault.to_owned());
+            }
+        };
+        require(
+            is_name(&self.name) && !self.name.bytes().all(|b| b.is_ascii_digit()),
+            "name: must be 1 to 32 of a-z, 0-9 and '-', not only digits",
+        );
+        require(!self.display_name.trim().is_empty(), "display_name: must not be empty");
+        require(self.chain_id.0 != 0, "chain_id: must not be 0 (its transactions could be replayed on any chain)");
+        require(is_name(&self.spend_group), "spend_group: must be 1 to 32 of a-z, 0-9 and '-'");
+        require(!self.native_currency.trim().is_empty(), "native_currency: must not be empty");
+        require(
+            self.explorer_url.as_ref().is_none_or(|url| matches!(url.scheme(), "http" | "https")),
+            "explorer_url: must be an http or https URL",
+        );
+        require(self.max_fee_per_gas_ceiling_wei > 0, "max_fee_per_gas_ceiling_wei: must be above 0");
+        require(self.max_gas_limit >= 21_000, "max_gas_limit: must be at least 21000");
+        require(self.confirmations >= 1, "confirmations: must be at least 1");
+        require(self.sign_only_ttl_s >= 1, "sign_only_ttl_s: must be at least 1");
+        require(self.block_time_ms >= 1, "block_time_ms: must be at least 1");
+        require((1..=60_000).contains(&self.rpc_deadline_ms), "rpc_deadline_ms: must be 1 to 60000");
+        faults
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=NAME_CHARS_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
