@@ -2,12 +2,24 @@
 //!
 //! ARCHITECTURE.md is the map. `intents::submit` is the whole pipeline on one screen.
 
+pub mod access;
 pub mod address;
+pub mod admin;
+pub mod agents;
+pub mod app;
+pub mod audit;
 pub mod chain;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod dev;
 pub mod hsm;
+pub mod http;
 pub mod ids;
+pub mod intents;
 pub mod money;
+pub mod orgs;
+pub mod serve;
 pub mod simulate;
+pub mod vaults;

@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod error;
 pub mod fees;
+pub mod http;
 pub mod node;
 pub mod registry;
 pub mod rpc;

@@ -1,0 +1,320 @@
+//! Authentication: every request's credential, and the routes that exchange keys for tokens.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::jwt::{self, Claims};
+use super::store::AgentIdentity;
+use super::tokens::{KeyKind, PlainKey};
+use super::{AccessError, Actor, Credential, Denial, Principal, store};
+use crate::app::App;
+use crate::audit::{self, Event, Resource};
+use crate::http::extract::{Body, Peer};
+use crate::http::problem::Problem;
+use crate::ids::OrgId;
+
+/// The routes of this feature.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/auth/agent-token", post(agent_token))
+        .route("/v1/auth/api-key-token", post(api_key_token))
+        .route("/v1/auth/token", axum::routing::delete(revoke_token))
+        .route("/v1/auth/refresh", post(refresh))
+        .route("/v1/auth/jwt-public-key", get(jwt_public_key))
+}
+
+/// Who sends this request: `Authorization: Bearer` with a token of ours, an agent's key or a human's.
+///
+/// # Errors
+/// 401 with one text for everything that is wrong with a credential; 429; 503 when it could not be checked.
+pub async fn authenticate(app: &Arc<App>, parts: &mut Parts) -> Result<Principal, Problem> {
+    let peer = Peer::of(parts).0;
+    let Some(credential) = bearer(&parts.headers) else {
+        app.limits.check_peer(peer)?;
+        return Err(Problem::unauthorized(
+            "credentials are missing: send Authorization: Bearer with a token or an API key",
+        ));
+    };
+    app.limits.check_credential(peer, credential)?;
+    match look_up(app, credential, peer).await? {
+        Ok(principal) => {
+            app.limits.credential_held(credential);
+            app.limits.check_principal(principal.actor.uuid())?;
+            Ok(principal)
+        }
+        Err(who) => Err(refused(app, who, peer, credential)),
+    }
+}
+
+/// Whose credential it is, or whom to count the failure for. What has the form of no credential of ours costs no connection.
+async fn look_up(
+    app: &Arc<App>,
+    credential: &str,
+    peer: Option<IpAddr>,
+) -> Result<Result<Principal, Option<(OrgId, Actor)>>, Problem> {
+    if let Some(key) = PlainKey::parse(KeyKind::Agent, credential) {
+        let mut conn = app.db.acquire().await?;
+        let found = store::principal_by_agent_key(&mut conn, &key, peer).await?;
+        Ok(found.map(|(principal, _)| principal))
+    } else if let Some(key) = PlainKey::parse(KeyKind::User, credential) {
+        let mut conn = app.db.acquire().await?;
+        let found = store::principal_by_user_key(&mut conn, &key, peer).await?;
+        if let Ok(Principal { credential: Credential::Key(super::KeyRoot::User(key_id)), .. }) = &found {
+            store::stamp_user_key(&mut conn, *key_id).await?;
+        }
+        Ok(found)
+    } else if let Some(claims) = verify(app, credential) {
+        let mut conn = app.db.acquire().await?;
+        Ok(store::principal_by_token(&mut conn, &claims, peer).await?)
+    } else {
+        Ok(Err(None))
+    }
+}
+
+/// The credential of an `Authorization: Bearer` header.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, credential) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    let credential = credential.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !credential.is_empty()).then_some(credential)
+}
+
+fn verify(app: &App, token: &str) -> Option<Claims> {
+    let key = app.hsm.jwt_public_key()?;
+    jwt::verify(&key, &app.config.issuer, token).ok()
+}
+
+/// The one reply to a credential that does not hold, counted.
+fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credential: &str) -> Problem {
+    app.auth_failures.count(who, peer);
+    match app.limits.credential_failed(peer, credential) {
+        Ok(()) => Problem::unauthorized("the credentials are not valid: unknown, expired, revoked or deactivated"),
+        Err(too_many) => too_many,
+    }
+}
+
+/// The peer of a request to an authentication route that its limit lets through. Taken before the body is read.
+struct AuthPeer(Option<IpAddr>);
+
+impl axum::extract::FromRequestParts<Arc<App>> for AuthPeer {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let Peer(peer) = Peer::of(parts);
+        app.limits.check_auth(peer)?;
+        Ok(Self(peer))
+    }
+}
+
+#[derive(Deserialize)]
+struct AgentTokenRequest {
+    api_key: Option<String>,
+    agent_id: Option<String>,
+}
+
+/// An agent's key for a token. `agent_id` is optional; a wrong one is refused like a wrong key.
+async fn agent_token(
+    State(app): State<Arc<App>>,
+    AuthPeer(peer): AuthPeer,
+    Body(request): Body<AgentTokenRequest>,
+) -> Result<Json<Value>, Problem> {
+    let api_key = request.api_key.ok_or_else(|| Problem::bad_request("api_key is required"))?;
+    let Some(key) = PlainKey::parse(KeyKind::Agent, &api_key) else { return Err(refused(&app, None, peer, &api_key)) };
+    let mut conn = app.db.acquire().await?;
+    let (principal, agent) = match store::principal_by_agent_key(&mut conn, &key, peer).await? {
+        Ok(found) => found,
+        Err(who) => return Err(refused(&app, who, peer, &api_key)),
+    };
+    if request.agent_id.is_some_and(|id| id.parse() != Ok(agent.id)) {
+        return Err(refused(&app, None, peer, &api_key));
+    }
+    let vault_ids = store::reachable_vaults(&mut conn, &agent).await?;
+    let scopes = store::effective_scopes(&mut conn, &agent).await?;
+    drop(conn);
+    let ttl_s = agent.token_ttl_seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(jwt::AGENT_TTL_S);
+    let claims = Claims {
+        scopes,
+        vault_ids: vault_ids.iter().map(|id| id.0).collect(),
+        intents_api_enabled: Some(agent.intents_api_enabled),
+        ..claims(&app, &principal, key.prefix(), ttl_s)
+    };
+    let token = issue(&app, &principal, &claims).await?;
+    Ok(Json(agent_token_reply(&token, ttl_s, &agent, &claims)))
+}
+
+/// Exactly these five fields.
+fn agent_token_reply(token: &str, ttl_s: u32, agent: &AgentIdentity, claims: &Claims) -> Value {
+    json!({
+        "access_token": token,
+        "token_type": "Bearer",
+        "expires_in": ttl_s,
+        "agent_id": agent.id,
+        "vault_ids": claims.vault_ids,
+    })
+}
+
+#[derive(Deserialize)]
+struct ApiKeyTokenRequest {
+    api_key: Option<String>,
+}
+
+/// A human's key for a token. Exactly three fields: strict decoders read this one.
+async fn api_key_token(
+    State(app): State<Arc<App>>,
+    AuthPeer(peer): AuthPeer,
+    Body(request): Body<ApiKeyTokenRequest>,
+) -> Result<Json<Value>, Problem> {
+    let api_key = request.api_key.ok_or_else(|| Problem::bad_request("api_key is required"))?;
+    let Some(key) = PlainKey::parse(KeyKind::User, &api_key) else { return Err(refused(&app, None, peer, &api_key)) };
+    let mut conn = app.db.acquire().await?;
+    let principal = match store::principal_by_user_key(&mut conn, &key, peer).await? {
+        Ok(principal) => principal,
+        Err(who) => return Err(refused(&app, who, peer, &api_key)),
+    };
+    drop(conn);
+    let claims = claims(&app, &principal, key.prefix(), jwt::USER_TTL_S);
+    let token = issue(&app, &principal, &claims).await?;
+    Ok(Json(json!({ "access_token": token, "token_type": "Bearer", "expires_in": jwt::USER_TTL_S })))
+}
+
+/// The claims that every token has.
+fn claims(app: &App, principal: &Principal, key_prefix: &str, ttl_s: u32) -> Claims {
+    let iat = crate::clock::now().unix_timestamp();
+    Claims {
+        sub: jwt::subject(principal.actor),
+        org: principal.org_id,
+        scopes: Vec::new(),
+        vault_ids: Vec::new(),
+        iat,
+        exp: iat + i64::from(ttl_s),
+        iss: app.config.issuer.clone(),
+        aud: app.config.issuer.clone(),
+        jti: Uuid::new_v4(),
+        key_prefix: key_prefix.to_owned(),
+        intents_api_enabled: None,
+    }
+}
+
+/// Signs a token in the HSM and writes the audit row, without which nobody gets it.
+async fn issue(app: &App, principal: &Principal, claims: &Claims) -> Result<String, Problem> {
+    let token = jwt::sign(&app.hsm, claims).await?;
+    let mut conn = app.db.acquire().await?;
+    let event = Event::by(principal, "auth.success", Resource::new("token", claims.jti)).with("expires_at", claims.exp);
+    audit::record(&mut conn, event).await?;
+    Ok(token)
+}
+
+/// Revokes the token that the request carries.
+async fn revoke_token(
+    State(app): State<Arc<App>>,
+    _: AuthPeer,
+    principal: Principal,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let Credential::Token { jti, .. } = principal.credential else {
+        return Err(Problem::bad_request(
+            "this request carries an API key, not a token: rotate or delete the key instead",
+        ));
+    };
+    let exp = bearer(&headers).and_then(|token| verify(&app, token)).map(|claims| claims.exp);
+    let expires_at = exp
+        .and_then(|exp| OffsetDateTime::from_unix_timestamp(exp).ok())
+        .ok_or_else(|| Problem::unauthorized("the credentials are not valid: the token has ended"))?;
+    let mut tx = app.db.begin().await?;
+    store::lock_root(&mut tx, &principal).await?;
+    store::revoke(&mut tx, jti, expires_at).await?;
+    audit::record(&mut tx, Event::by(&principal, "auth.revoke", Resource::new("token", jti))).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn refresh(_: AuthPeer) -> Problem {
+    Problem::bad_request("there are no refresh tokens: exchange the API key again")
+}
+
+/// The raw 32 bytes that verify our tokens. Public.
+async fn jwt_public_key(State(app): State<Arc<App>>, Peer(peer): Peer) -> Result<Json<Value>, Problem> {
+    app.limits.check_peer(peer)?;
+    let key = app.hsm.jwt_public_key().ok_or_else(|| Problem::unavailable("the HSM has no token key yet", 5))?;
+    Ok(Json(json!({ "alg": "EdDSA", "public_key_base64": STANDARD.encode(key) })))
+}
+
+/// Writes down that a principal was refused, and gives the reply.
+///
+/// # Errors
+/// When the row cannot be written.
+pub async fn deny(
+    app: &App,
+    principal: &Principal,
+    asked: &'static str,
+    resource: Resource,
+    denial: impl std::fmt::Display,
+) -> Result<Problem, Problem> {
+    let reason = denial.to_string();
+    let mut conn = app.db.acquire().await?;
+    let event = Event::by(principal, "access.denied", resource).with("asked", asked).with("reason", reason.clone());
+    audit::record(&mut conn, event).await?;
+    Ok(Problem::forbidden(reason))
+}
+
+impl From<Denial> for Problem {
+    fn from(denial: Denial) -> Self {
+        Self::forbidden(denial.to_string())
+    }
+}
+
+impl From<AccessError> for Problem {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Denied(denial) => denial.into(),
+            AccessError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<super::input::InputError> for Problem {
+    fn from(error: super::input::InputError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<crate::hsm::HsmError> for Problem {
+    fn from(error: crate::hsm::HsmError) -> Self {
+        use crate::hsm::HsmError;
+        match &error {
+            HsmError::Unavailable { .. } | HsmError::Busy { .. } | HsmError::Timeout => {
+                tracing::warn!(error = %crate::http::problem::chain(&error), "the HSM could not serve a request");
+                Self::unavailable(error.to_string(), u64::from(error.retry_after_s().unwrap_or(1)))
+            }
+            HsmError::Fatal { .. } => {
+                tracing::error!(error = %crate::http::problem::chain(&error), "the HSM cannot be used");
+                Self::unavailable("the HSM cannot be used; the daemon's log has the cause", 30)
+            }
+            HsmError::Invalid { what } => Self::unprocessable(*what),
+            HsmError::Integrity { .. } | HsmError::NotFound | HsmError::Internal { .. } => Self::internal(&error),
+        }
+    }
+}
+
+/// The ids of a path. One that cannot be an id is nobody's: 404.
+pub struct Ids<T>(pub T);
+
+impl<T: serde::de::DeserializeOwned + Send> axum::extract::FromRequestParts<Arc<App>> for Ids<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        match axum::extract::Path::<T>::from_request_parts(parts, app).await {
+            Ok(axum::extract::Path(ids)) => Ok(Self(ids)),
+            Err(_) => Err(Problem::not_found("no such thing: an id in the path is not a UUID")),
+        }
+    }
+}

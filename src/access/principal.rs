@@ -1,0 +1,130 @@
+//! Who is asking.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::tokens::KeyHash;
+use crate::ids::{AgentId, ApiKeyId, OrgId, UserId};
+
+/// A human or an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Actor {
+    /// A human.
+    User(UserId),
+    /// An agent.
+    Agent(AgentId),
+}
+
+impl Actor {
+    /// `user` or `agent`, as the API and the tables write it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Agent(_) => "agent",
+        }
+    }
+
+    /// The bare id.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        match self {
+            Self::User(id) => id.0,
+            Self::Agent(id) => id.0,
+        }
+    }
+}
+
+/// A human's role in the organisation, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type, serde::Serialize, serde::Deserialize)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads and writes what policies allow.
+    Member,
+    /// Manages agents, vaults and guardrails.
+    Admin,
+    /// All of it, members included.
+    Owner,
+}
+
+/// How the principal proved itself. Looked up again, in the database, in the transaction that signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A key, sent as it is.
+    Key(KeyRoot),
+    /// A token of ours, which lives no longer than the key it was exchanged for.
+    Token {
+        /// Its id, which can be revoked.
+        jti: Uuid,
+        /// The key it was exchanged for.
+        root: KeyRoot,
+    },
+}
+
+impl Credential {
+    /// The key behind it.
+    #[must_use]
+    pub fn root(&self) -> KeyRoot {
+        match self {
+            Self::Key(root) | Self::Token { root, .. } => *root,
+        }
+    }
+}
+
+/// The key behind a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRoot {
+    /// An agent's key, by its hash: after a rotation the agent has another.
+    Agent(KeyHash),
+    /// A human's key, by its id.
+    User(ApiKeyId),
+}
+
+/// Only `access` has one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof;
+
+/// An authenticated human or agent. Only `access` makes one.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// The organisation it belongs to.
+    pub org_id: OrgId,
+    /// Who.
+    pub actor: Actor,
+    /// A human's role; `None` for agents.
+    pub role: Option<Role>,
+    /// How it proved itself.
+    pub credential: Credential,
+    /// Where the request came from.
+    pub ip: Option<IpAddr>,
+    /// Kept private so that no other module can build a principal.
+    pub(super) _proof: Proof,
+}
+
+impl Principal {
+    /// The agent, if it is one.
+    #[must_use]
+    pub fn agent_id(&self) -> Option<AgentId> {
+        match self.actor {
+            Actor::Agent(id) => Some(id),
+            Actor::User(_) => None,
+        }
+    }
+
+    /// The human, if it is one.
+    #[must_use]
+    pub fn user_id(&self) -> Option<UserId> {
+        match self.actor {
+            Actor::User(id) => Some(id),
+            Actor::Agent(_) => None,
+        }
+    }
+
+    /// Whether it is a human who manages the organisation: an owner or admin.
+    #[must_use]
+    pub fn manages(&self) -> bool {
+        self.role.is_some_and(|role| role >= Role::Admin)
+    }
+}

@@ -1,0 +1,192 @@
+//! `intentd admin …`: what only an operator at the machine does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use secrecy::SecretString;
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::address::parse_address;
+use crate::audit::{self, Event, Resource};
+use crate::cli::{Admin, Bench, Bootstrap, HsmCommand, ReleaseLane};
+use crate::config::Config;
+use crate::hsm::bench::BenchOptions;
+use crate::hsm::{self, Hsm, HsmConfig};
+use crate::intents::{self, lanes::Lane};
+use crate::{db, orgs};
+
+/// Runs an admin command.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn run(command: Admin, config: Config) -> anyhow::Result<()> {
+    match command {
+        Admin::Config => {
+            println!("{config:#?}");
+            let chains = crate::serve::load_chains(&config.chains)?;
+            for chain in chains.iter() {
+                let spec = chain.spec();
+                let rpc = if spec.rpc_url.is_some() { "RPC URL set" } else { "no RPC URL" };
+                println!("chain {:<14} id {:<10} group {:<9} {rpc}", spec.name, spec.chain_id, spec.spend_group);
+            }
+            config.check_complete().map_err(Into::into)
+        }
+        Admin::Migrate => {
+            database(&config).await?;
+            println!("The database is at this binary's schema.");
+            Ok(())
+        }
+        Admin::Bootstrap(options) => bootstrap(&config, options).await,
+        Admin::Lanes => lanes(&config).await,
+        Admin::ReleaseLane(options) => release_lane(&config, &options).await,
+        Admin::Hsm(HsmCommand::Init) => hsm_init(&config).await,
+        Admin::Hsm(HsmCommand::Check) => hsm_check(&config).await,
+        Admin::Hsm(HsmCommand::Bench(options)) => hsm_bench(&config, &options).await,
+    }
+}
+
+fn hsm_config(config: &Config) -> anyhow::Result<&HsmConfig> {
+    config.hsm.as_ref().context(
+        "no HSM is configured: set hsm.module, hsm.token_label and hsm.pin (INTENTD_HSM_MODULE, INTENTD_HSM_TOKEN_LABEL, INTENTD_HSM_PIN_FILE)",
+    )
+}
+
+/// The migrated database.
+async fn database(config: &Config) -> anyhow::Result<PgPool> {
+    let url =
+        config.database.url.as_ref().context("no database is configured: set database.url (INTENTD_DATABASE_URL)")?;
+    let pool = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
+    db::migrate(&pool).await.context("cannot bring the database to this binary's schema")?;
+    Ok(pool)
+}
+
+async fn bootstrap(config: &Config, options: Bootstrap) -> anyhow::Result<()> {
+    let password = options.password_file.as_deref().map(read_password).transpose()?;
+    let pool = database(config).await?;
+    // The key's randomness is the HSM's.
+    let made = with_hsm(config, async |hsm| {
+        Ok(orgs::bootstrap(&pool, hsm, &options.organisation, &options.email, password.as_ref()).await?)
+    })
+    .await?;
+    if options.json {
+        println!("{}", json!({"org_id": made.org_id, "user_id": made.user_id, "api_key": made.api_key.reveal()}));
+    } else {
+        println!("organisation  {}", made.org_id);
+        println!("owner         {} ({})", made.user_id, options.email);
+        println!("API key       {}", made.api_key.reveal());
+        println!("The key is shown this once. Use it as `Authorization: Bearer <key>`.");
+    }
+    Ok(())
+}
+
+async fn lanes(config: &Config) -> anyhow::Result<()> {
+    let pool = database(config).await?;
+    let frozen = intents::store::frozen_lanes(&pool).await?;
+    if frozen.is_empty() {
+        println!("No lane waits for an operator.");
+    }
+    for entry in frozen {
+        let Lane { chain_id, address } = entry.lane;
+        println!("chain {chain_id}  {address}  next nonce by our rows {}\n  {}", entry.next_nonce, entry.reason);
+    }
+    Ok(())
+}
+
+async fn release_lane(config: &Config, options: &ReleaseLane) -> anyhow::Result<()> {
+    let chains = crate::serve::load_chains(&config.chains)?;
+    let chain = chains.get(&options.chain).with_context(|| format!("no chain {:?}", options.chain))?;
+    let address = parse_address(&options.address).context("--address")?;
+    let lane = Lane { chain_id: chain.spec().chain_id, address };
+    let pool = database(config).await?;
+    let mut tx = pool.begin().await?;
+    if !intents::store::release_lane(&mut tx, lane, options.next).await? {
+        bail!("that lane is not frozen: `intentd admin lanes` lists those that are");
+    }
+    let resource = Resource::new("lane", format!("{}:{address}", lane.chain_id));
+    audit::record(&mut tx, Event::new(audit::Actor::System, "lane.release", resource).with("next", options.next))
+        .await?;
+    tx.commit().await?;
+    println!("The lane goes on at nonce {} or later.", options.next);
+    Ok(())
+}
+
+/// The first line of a file.
+fn read_password(path: &Path) -> anyhow::Result<SecretString> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the password file {}", path.display()))?;
+    let password = text.lines().next().unwrap_or_default();
+    if password.chars().count() < 12 {
+        bail!("the password in {} has fewer than 12 characters", path.display());
+    }
+    Ok(SecretString::from(password))
+}
+
+/// The HSM for one piece of work, closed in order whatever came of it: a module still at work while it is unloaded crashes.
+async fn with_hsm<T>(config: &Config, work: impl AsyncFnOnce(&Hsm) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let hsm = Hsm::start(hsm_config(config)?).await.context("cannot use the HSM")?;
+    let result = work(&hsm).await;
+    hsm.shutdown().await.context("the HSM was not closed in order")?;
+    result
+}
+
+/// Makes the installation's keys, under the installation lock: two operators at once make one set.
+async fn hsm_init(config: &Config) -> anyhow::Result<()> {
+    let pool = database(config).await?;
+    with_hsm(config, async |hsm| {
+        let mut tx = pool.begin().await?;
+        db::lock_install(&mut tx).await?;
+        let existing = hsm::store::load(&mut tx).await?;
+        if !existing.is_empty() {
+            hsm.adopt(existing).await.context("this database has keys already, and the token does not hold them")?;
+            println!("The keys exist already, and the token holds them. Nothing was changed.");
+            return Ok(());
+        }
+        let keks = hsm.create_keks().await?;
+        hsm::store::insert(&mut tx, &keks).await?;
+        tx.commit().await?;
+        for kek in &keks {
+            println!("made {:<5} key {}", kek.purpose.as_str(), kek.id);
+        }
+        println!("Back up the token now: without these keys the database opens nothing.");
+        Ok(())
+    })
+    .await
+}
+
+/// With the installation's own keys, so that what is measured is what `serve` does.
+async fn hsm_bench(config: &Config, options: &Bench) -> anyhow::Result<()> {
+    let pool = database(config).await?;
+    let keks = hsm::store::load(&mut *pool.acquire().await?).await?;
+    if keks.is_empty() {
+        bail!("there are no keys on the HSM yet: run `intentd admin hsm init` first");
+    }
+    let options = BenchOptions {
+        keks,
+        workers_max: options.workers.max(1),
+        measure: Duration::from_secs(options.seconds.max(1)),
+        many_keys: options.many_keys,
+        progress: Arc::new(|line: &str| eprintln!("{line}")),
+    };
+    println!("{}", hsm::bench::bench(hsm_config(config)?, options).await?);
+    Ok(())
+}
+
+async fn hsm_check(config: &Config) -> anyhow::Result<()> {
+    let keks = match database(config).await {
+        Ok(pool) => hsm::store::load(&mut *pool.acquire().await?).await?,
+        Err(error) => {
+            eprintln!("checking the module alone: {error:#}");
+            Vec::new()
+        }
+    };
+    let report = hsm::admin::check(hsm_config(config)?, keks).await;
+    println!("{report}");
+    if !report.is_good() {
+        bail!("the HSM cannot be used as it is: see above");
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! `/v1/agents…`. Humans make and change agents; an agent sees itself.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+
+use super::request::AgentRequest;
+use super::{Agent, store};
+use crate::access::http::{Ids, deny};
+use crate::access::tokens::{KeyKind, PlainKey};
+use crate::access::{Actor, Principal};
+use crate::app::App;
+use crate::audit::{self, Event, Resource};
+use crate::clock::rfc3339;
+use crate::http::extract::Body;
+use crate::http::problem::Problem;
+use crate::ids::{AgentId, VaultId};
+use crate::orgs;
+use crate::vaults;
+
+/// The routes of this feature.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/agents", post(create).get(list))
+        .route("/v1/agents/me", get(me))
+        .route("/v1/agents/{agent_id}", get(read).patch(change).delete(remove))
+        .route("/v1/agents/{agent_id}/rotate-key", post(rotate_key))
+}
+
+fn not_found() -> Problem {
+    Problem::not_found("no such agent")
+}
+
+/// Agents are made and changed by the humans who manage the organisation, never by agents.
+async fn require_manager(
+    app: &App,
+    principal: &Principal,
+    asked: &'static str,
+    id: Option<AgentId>,
+) -> Result<(), Problem> {
+    if principal.manages() {
+        return Ok(());
+    }
+    let resource = id.map_or(Resource::kind("agent"), |id| Resource::new("agent", id));
+    Err(deny(app, principal, asked, resource, "only an owner or admin of the organisation may do this").await?)
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Body(request): Body<AgentRequest>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    require_manager(&app, &principal, "agent.register", None).await?;
+    let Actor::User(user_id) = principal.actor else {
+        return Err(Problem::forbidden("only humans may register agents"));
+    };
+    if !request.has_name() {
+        return Err(Problem::bad_request("name is required"));
+    }
+    let mut agent = Agent::blank(AgentId::random(), principal.org_id, user_id, crate::clock::now());
+    request.apply_auth_method(&mut agent)?;
+    request.apply(&mut agent, |chain| canonical_chain(&app, chain))?;
+    let key = match agent.auth_method.as_str() {
+        "api_key" => Some(PlainKey::mint(KeyKind::Agent, &*app.hsm.random::<32>().await?)),
+        _ => None,
+    };
+
+    let mut tx = app.db.begin().await?;
+    refuse_unknown(vaults::store::first_unknown(&mut tx, principal.org_id, &agent.vault_ids).await?)?;
+    store::insert(&mut tx, &agent, key.as_ref()).await?;
+    let event = Event::by(&principal, "agent.register", Resource::new("agent", agent.id)).with("agent", agent.render());
+    audit::record(&mut tx, event).await?;
+    tx.commit().await?;
+
+    let mut body = json!({ "agent": agent.render() });
+    if let Some(key) = key {
+        body["api_key"] = json!(key.reveal());
+    }
+    Ok((StatusCode::CREATED, Json(body)))
+}
+
+async fn list(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
+    let mut conn = app.db.acquire().await?;
+    let agents = match principal.actor {
+        Actor::User(_) => store::list(&mut conn, principal.org_id).await?,
+        Actor::Agent(id) => store::get(&mut conn, principal.org_id, id).await?.into_iter().collect(),
+    };
+    Ok(Json(json!({ "agents": agents.iter().map(Agent::render).collect::<Vec<_>>() })))
+}
+
+async fn me(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
+    let Actor::Agent(id) = principal.actor else { return Err(Problem::forbidden("only agents have this route")) };
+    let mut conn = app.db.acquire().await?;
+    let agent = store::get(&mut conn, principal.org_id, id).await?.ok_or_else(not_found)?;
+    let mut body = json!({
+        "id": agent.id,
+        "name": agent.name,
+        "org_id": agent.org_id,
+        "scopes": agent.scopes,
+        "is_active": agent.is_active,
+        "intents_api_enabled": agent.intents_api_enabled,
+        "created_by": agent.created_by,
+        "created_at": rfc3339(agent.created_at),
+        "shroud_enabled": agent.shroud_enabled,
+    });
+    let optional = [
+        ("description", agent.description.map(Value::from)),
+        ("expires_at", agent.expires_at.map(|at| rfc3339(at).into())),
+        ("shroud_config", agent.shroud_config),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            body[name] = value;
+        }
+    }
+    Ok(Json(body))
+}
+
+async fn read(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Ids(id): Ids<AgentId>,
+) -> Result<Json<Map<String, Value>>, Problem> {
+    let mut conn = app.db.acquire().await?;
+    let agent = store::get(&mut conn, principal.org_id, id).await?.ok_or_else(not_found)?;
+    if principal.agent_id().is_some_and(|own| own != id) {
+        return Err(Problem::forbidden("an agent may look at itself only"));
+    }
+    Ok(Json(agent.render()))
+}
+
+async fn change(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Ids(id): Ids<AgentId>,
+    Body(request): Body<AgentRequest>,
+) -> Result<Json<Map<String, Value>>, Problem> {
+    require_manager(&app, &principal, "agent.update", Some(id)).await?;
+    let mut tx = app.db.begin().await?;
+    let before = store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
+    let mut after = before.clone();
+    let confirmed = request.confirm_unrestricted == Some(true);
+    request.apply(&mut after, |chain| canonical_chain(&app, chain))?;
+    if after.vault_ids != before.vault_ids {
+        refuse_unknown(vaults::store::first_unknown(&mut tx, principal.org_id, &after.vault_ids).await?)?;
+    }
+    let lifted = before.lifted(&after);
+    if !lifted.is_empty()
+        && !confirmed
+        && orgs::store::settings(&mut tx, principal.org_id).await?.guardrail_widening_requires_confirm
+    {
+        return Err(Problem::unprocessable(format!(
+            "this lifts {} and leaves the agent unrestricted there: send \"confirm_unrestricted\": true if that is meant",
+            lifted.join(", ")
+        )));
+    }
+    store::update(&mut tx, &after).await?;
+    let (old, new) = differences(&before.render(), &after.render());
+    let event = Event::by(&principal, "agent.update", Resource::new("agent", id))
+        .with("before", old)
+        .with("after", new)
+        .with("lifted", lifted);
+    audit::record(&mut tx, event).await?;
+    tx.commit().await?;
+    Ok(Json(after.render()))
+}
+
+async fn remove(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Ids(id): Ids<AgentId>,
+) -> Result<StatusCode, Problem> {
+    require_manager(&app, &principal, "agent.deactivate", Some(id)).await?;
+    let mut tx = app.db.begin().await?;
+    if !store::delete(&mut tx, principal.org_id, id).await? {
+        return Err(not_found());
+    }
+    audit::record(&mut tx, Event::by(&principal, "agent.deactivate", Resource::new("agent", id))).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn rotate_key(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Ids(id): Ids<AgentId>,
+) -> Result<Json<Value>, Problem> {
+    require_manager(&app, &principal, "agent.rotate_key", Some(id)).await?;
+    let key = PlainKey::mint(KeyKind::Agent, &*app.hsm.random::<32>().await?);
+    let mut tx = app.db.begin().await?;
+    let agent = store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
+    if !store::replace_key(&mut tx, principal.org_id, id, &key).await? {
+        return Err(Problem::bad_request(format!("this agent authenticates by {}, it has no key", agent.auth_method)));
+    }
+    audit::record(&mut tx, Event::by(&principal, "agent.rotate_key", Resource::new("agent", id))).await?;
+    tx.commit().await?;
+    Ok(Json(json!({ "api_key": key.reveal() })))
+}
+
+/// A chain's name in the registry.
+fn canonical_chain(app: &App, name_or_id: &str) -> Option<String> {
+    app.chains.get(name_or_id).map(|chain| chain.spec().name.clone())
+}
+
+/// Every vault an agent is bound to is one of the organisation's.
+fn refuse_unknown(vault: Option<VaultId>) -> Result<(), Problem> {
+    vault.map_or(Ok(()), |id| Err(Problem::bad_request(format!("vault_ids: there is no vault {id}"))))
+}
+
+/// The members that differ, as they were and as they are. What is missing on one side is `null` there.
+fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> (Map<String, Value>, Map<String, Value>) {
+    let names = before.keys().chain(after.keys()).filter(|name| before.get(*name) != after.get(*name));
+    let pick = |side: &Map<String, Value>, name: &String| side.get(name).cloned().unwrap_or(Value::Null);
+    names.map(|name| ((name.clone(), pick(before, name)), (name.clone(), pick(after, name)))).unzip()
+}

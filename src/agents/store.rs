@@ -1,0 +1,267 @@
+//! Agents in the database.
+
+use alloy::primitives::Address;
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+
+use super::{Agent, Guardrails};
+use crate::access::tokens::{KeyHash, PlainKey};
+use crate::db::DbError;
+use crate::ids::{AgentId, OrgId, UserId, VaultId};
+use crate::money::Wei;
+
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, org_id, name, description, created_by, auth_method, key_hash, client_cert_fingerprint, oidc_issuer,
+                    oidc_client_id, scopes, vault_ids, token_ttl_seconds, is_active, expires_at, frozen_at, deleted_at,
+                    created_at, intents_api_enabled, tx_to_allowlist, tx_allowed_chains, tx_max_value_wei, tx_daily_limit_wei,
+                    tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, shroud_enabled, shroud_config
+             FROM agents ",
+            $tail
+        )
+    };
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: AgentId,
+    org_id: OrgId,
+    name: String,
+    description: Option<String>,
+    created_by: UserId,
+    auth_method: String,
+    key_hash: Option<Vec<u8>>,
+    client_cert_fingerprint: Option<String>,
+    oidc_issuer: Option<String>,
+    oidc_client_id: Option<String>,
+    scopes: Vec<String>,
+    vault_ids: Vec<VaultId>,
+    token_ttl_seconds: Option<i32>,
+    is_active: bool,
+    expires_at: Option<OffsetDateTime>,
+    frozen_at: Option<OffsetDateTime>,
+    deleted_at: Option<OffsetDateTime>,
+    created_at: OffsetDateTime,
+    intents_api_enabled: bool,
+    tx_to_allowlist: Vec<Vec<u8>>,
+    tx_allowed_chains: Vec<String>,
+    tx_max_value_wei: Option<Wei>,
+    tx_daily_limit_wei: Option<Wei>,
+    tx_max_fee_wei: Option<Wei>,
+    tx_daily_fee_limit_wei: Option<Wei>,
+    tx_max_gas_limit: Option<i64>,
+    shroud_enabled: bool,
+    shroud_config: Option<Json<Value>>,
+}
+
+impl Row {
+    /// A row whose guardrails cannot be read is an error, never an agent without them.
+    fn agent(self) -> Result<Agent, DbError> {
+        let corrupt = |what: &str| DbError::Internal(sqlx::Error::Decode(format!("agent {}: {what}", self.id).into()));
+        let to_allowlist = self
+            .tx_to_allowlist
+            .iter()
+            .map(|bytes| {
+                Address::try_from(bytes.as_slice()).map_err(|_| corrupt("an allowlist entry has not 20 bytes"))
+            })
+            .collect::<Result<_, _>>()?;
+        let key_hash = match self.key_hash {
+            None => None,
+            Some(ref hash) => {
+                Some(KeyHash(hash.as_slice().try_into().map_err(|_| corrupt("the key hash has not 32 bytes"))?))
+            }
+        };
+        let max_gas_limit = match self.tx_max_gas_limit {
+            None => None,
+            Some(gas) => Some(u64::try_from(gas).map_err(|_| corrupt("the gas limit is negative"))?),
+        };
+        Ok(Agent {
+            id: self.id,
+            org_id: self.org_id,
+            name: self.name,
+            description: self.description,
+            created_by: self.created_by,
+            auth_method: self.auth_method,
+            key_hash,
+            client_cert_fingerprint: self.client_cert_fingerprint,
+            oidc_issuer: self.oidc_issuer,
+            oidc_client_id: self.oidc_client_id,
+            scopes: self.scopes,
+            vault_ids: self.vault_ids,
+            token_ttl_seconds: self.token_ttl_seconds,
+            is_active: self.is_active,
+            expires_at: self.expires_at,
+            frozen_at: self.frozen_at,
+            deleted_at: self.deleted_at,
+            created_at: self.created_at,
+            intents_api_enabled: self.intents_api_enabled,
+            guardrails: Guardrails {
+                to_allowlist,
+                allowed_chains: self.tx_allowed_chains,
+                max_value: self.tx_max_value_wei,
+                daily_limit: self.tx_daily_limit_wei,
+                max_fee: self.tx_max_fee_wei,
+                daily_fee_limit: self.tx_daily_fee_limit_wei,
+                max_gas_limit,
+            },
+            shroud_enabled: self.shroud_enabled,
+            shroud_config: self.shroud_config.map(|config| config.0),
+        })
+    }
+}
+
+/// An agent for the transaction that signs, also when it is deleted or inactive: the caller looks. Its row is held `FOR SHARE`,
+/// so that a change of its guardrails waits and, once answered, holds.
+///
+/// # Errors
+/// As any statement.
+pub async fn get_for_share(conn: &mut PgConnection, id: AgentId) -> Result<Option<Agent>, DbError> {
+    let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1 FOR SHARE")).bind(id).fetch_optional(conn).await?;
+    row.map(Row::agent).transpose()
+}
+
+/// An agent of the organisation that is not deleted.
+///
+/// # Errors
+/// As any statement.
+pub async fn get(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<Option<Agent>, DbError> {
+    let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL"))
+        .bind(id)
+        .bind(org_id)
+        .fetch_optional(conn)
+        .await?;
+    row.map(Row::agent).transpose()
+}
+
+/// As [`get`], to change it: first the agent's spending windows are locked, as the transaction that signs does, then its row.
+///
+/// # Errors
+/// As any statement.
+pub async fn get_for_update(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<Option<Agent>, DbError> {
+    sqlx::query(
+        "SELECT 1 FROM spending_windows w JOIN agents a ON a.id = w.agent_id
+         WHERE w.agent_id = $1 AND a.org_id = $2 ORDER BY w.spend_group FOR UPDATE OF w",
+    )
+    .bind(id)
+    .bind(org_id)
+    .execute(&mut *conn)
+    .await?;
+    let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL FOR UPDATE"))
+        .bind(id)
+        .bind(org_id)
+        .fetch_optional(conn)
+        .await?;
+    row.map(Row::agent).transpose()
+}
+
+/// The agents of the organisation that are not deleted, oldest first.
+///
+/// # Errors
+/// As any statement.
+pub async fn list(conn: &mut PgConnection, org_id: OrgId) -> Result<Vec<Agent>, DbError> {
+    let rows: Vec<Row> = sqlx::query_as(select!("WHERE org_id = $1 AND deleted_at IS NULL ORDER BY created_at, id"))
+        .bind(org_id)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(Row::agent).collect()
+}
+
+/// A new agent, with its key if it has one. What else it has is written by [`update`].
+///
+/// # Errors
+/// As any statement.
+pub async fn insert(conn: &mut PgConnection, agent: &Agent, key: Option<&PlainKey>) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO agents (id, org_id, name, created_by, auth_method, key_prefix, key_hash, client_cert_fingerprint,
+                             oidc_issuer, oidc_client_id, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(agent.id)
+    .bind(agent.org_id)
+    .bind(&agent.name)
+    .bind(agent.created_by)
+    .bind(&agent.auth_method)
+    .bind(key.map(PlainKey::prefix))
+    .bind(key.map(|key| key.hash().0.to_vec()))
+    .bind(agent.client_cert_fingerprint.as_deref())
+    .bind(agent.oidc_issuer.as_deref())
+    .bind(agent.oidc_client_id.as_deref())
+    .bind(agent.created_at)
+    .execute(&mut *conn)
+    .await?;
+    update(conn, agent).await
+}
+
+/// Writes everything of an agent that can be changed.
+///
+/// # Errors
+/// As any statement.
+pub async fn update(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbError> {
+    let rails = &agent.guardrails;
+    sqlx::query(
+        "UPDATE agents SET name = $3, description = $4, scopes = $5, vault_ids = $6, token_ttl_seconds = $7, is_active = $8,
+                expires_at = $9, intents_api_enabled = $10, tx_to_allowlist = $11, tx_allowed_chains = $12,
+                tx_max_value_wei = $13, tx_daily_limit_wei = $14, tx_max_fee_wei = $15, tx_daily_fee_limit_wei = $16,
+                tx_max_gas_limit = $17, shroud_enabled = $18, shroud_config = $19, updated_at = now()
+         WHERE id = $1 AND org_id = $2",
+    )
+    .bind(agent.id)
+    .bind(agent.org_id)
+    .bind(&agent.name)
+    .bind(agent.description.as_deref())
+    .bind(&agent.scopes)
+    .bind(&agent.vault_ids)
+    .bind(agent.token_ttl_seconds)
+    .bind(agent.is_active)
+    .bind(agent.expires_at)
+    .bind(agent.intents_api_enabled)
+    .bind(rails.to_allowlist.iter().map(|a| a.to_vec()).collect::<Vec<_>>())
+    .bind(&rails.allowed_chains)
+    .bind(rails.max_value)
+    .bind(rails.daily_limit)
+    .bind(rails.max_fee)
+    .bind(rails.daily_fee_limit)
+    .bind(rails.max_gas_limit.and_then(|gas| i64::try_from(gas).ok()))
+    .bind(agent.shroud_enabled)
+    .bind(agent.shroud_config.as_ref().map(Json))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes an agent: it is inactive and out of every list, its row stays for what points at it.
+///
+/// # Errors
+/// As any statement. `Ok(false)`: there is none.
+pub async fn delete(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "UPDATE agents SET is_active = false, deleted_at = now(), updated_at = now()
+         WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL",
+    )
+    .bind(id)
+    .bind(org_id)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Replaces an agent's key. The old one, and every token that was exchanged for it, end with the commit.
+///
+/// # Errors
+/// As any statement. `Ok(false)`: there is no such agent with a key.
+pub async fn replace_key(conn: &mut PgConnection, org_id: OrgId, id: AgentId, key: &PlainKey) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "UPDATE agents SET key_prefix = $3, key_hash = $4, updated_at = now()
+         WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL AND auth_method = 'api_key'",
+    )
+    .bind(id)
+    .bind(org_id)
+    .bind(key.prefix())
+    .bind(key.hash().0.as_slice())
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

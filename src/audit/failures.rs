@@ -1,0 +1,87 @@
+//! Failed authentications, counted: one row per peer and minute, so that guessing keys does not fill the audit trail.
+//!
+//! Counts are kept in memory until their minute is over; a crash loses at most that minute's. Nothing depends on them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::{Actor, Event, Resource, store};
+use crate::access;
+use crate::app::App;
+use crate::db::DbError;
+use crate::ids::OrgId;
+
+/// How often counts are written.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Peers that are told apart within a minute; the rest share one row without an address.
+const PEERS_MAX: usize = 4_096;
+
+/// Who failed: a known principal (its key is right, but it may not come in), or nobody in particular.
+type Who = (Option<(OrgId, access::Actor)>, Option<IpAddr>);
+
+/// The counts of the running minute.
+#[derive(Debug, Default)]
+pub struct Failures {
+    counts: Mutex<HashMap<Who, u64>>,
+}
+
+impl Failures {
+    /// Counts one failure.
+    pub fn count(&self, principal: Option<(OrgId, access::Actor)>, peer: Option<IpAddr>) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let who = (principal, peer);
+        let who = if counts.len() < PEERS_MAX || counts.contains_key(&who) { who } else { (None, None) };
+        *counts.entry(who).or_default() += 1;
+    }
+
+    /// Writes the counts once a minute until the daemon stops, which writes the last ones.
+    pub async fn keep_flushing(app: Arc<App>) {
+        while !app.stopping.is_cancelled() {
+            tokio::select! {
+                () = app.stopping.cancelled() => {}
+                () = tokio::time::sleep(MINUTE) => {
+                    if let Err(error) = app.auth_failures.flush(&app.db).await {
+                        tracing::warn!(%error, "the count of failed authentications was not written; it is kept");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the counts and begins anew. Called once a minute, and at the end. What cannot be written is counted on.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn flush(&self, pool: &PgPool) -> Result<(), DbError> {
+        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let written = write(pool, &counts).await;
+        if written.is_err() {
+            let mut kept = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            for (who, count) in counts {
+                *kept.entry(who).or_default() += count;
+            }
+        }
+        written
+    }
+}
+
+/// All of them in one transaction.
+async fn write(pool: &PgPool, counts: &HashMap<Who, u64>) -> Result<(), DbError> {
+    let mut tx = pool.begin().await?;
+    for ((principal, peer), count) in counts {
+        let actor = principal.map_or(Actor::Anonymous, |(_, actor)| Actor::Principal(actor));
+        let mut event = Event::new(actor, "auth.failure", Resource::kind("credential")).with("count", *count);
+        event.org_id = principal.map(|(org_id, _)| org_id);
+        event.ip = *peer;
+        store::record(&mut tx, event).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}

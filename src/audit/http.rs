@@ -1,0 +1,131 @@
+//! `GET /v1/audit/events`.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State, rejection::QueryRejection};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::store::{self, Filter, Row};
+use crate::access::Principal;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::http::problem::Problem;
+use crate::ids::EventId;
+
+/// Events of a page unless the request says otherwise, and at most.
+const LIMIT_DEFAULT: i64 = 100;
+const LIMIT_MAX: i64 = 1_000;
+
+/// The routes of this feature.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new().route("/v1/audit/events", get(events))
+}
+
+#[derive(Deserialize)]
+struct Params {
+    resource_id: Option<String>,
+    actor_id: Option<String>,
+    action: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    limit: Option<i64>,
+    offset: Option<i64>,
+    cursor: Option<String>,
+}
+
+async fn events(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    params: Result<Query<Params>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    if principal.user_id().is_none() {
+        return Err(Problem::forbidden("only humans may read the audit trail"));
+    }
+    let Query(params) = params.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Some(filter) = filter(params)? else {
+        return Ok(Json(json!({ "events": [], "count": 0 })));
+    };
+    let mut conn = app.db.acquire().await?;
+    let rows = store::list(&mut conn, principal.org_id, &filter).await?;
+    let full = i64::try_from(rows.len()) == Ok(filter.limit);
+    let mut body =
+        json!({ "events": rows.iter().map(|row| render(&principal, row)).collect::<Vec<_>>(), "count": rows.len() });
+    if let Some(last) = rows.last().filter(|_| full) {
+        body["next_cursor"] = json!(cursor(last));
+    }
+    Ok(Json(body))
+}
+
+/// `None` when nothing can match (an actor id that is no id).
+fn filter(params: Params) -> Result<Option<Filter>, Problem> {
+    let text = |name: &str, value: Option<String>| match value.filter(|v| !v.is_empty()) {
+        Some(value) if value.len() > 1_024 || value.contains('\0') => {
+            Err(Problem::bad_request(format!("{name} is not a filter")))
+        }
+        value => Ok(value),
+    };
+    let time = |name: &str, value: Option<String>| match value.filter(|v| !v.is_empty()) {
+        None => Ok(None),
+        Some(value) => OffsetDateTime::parse(&value, &Rfc3339).map(Some).map_err(|_| {
+            Problem::bad_request(format!("{name} must be a time such as 2026-11-21T12:00:00Z (RFC 3339)"))
+        }),
+    };
+    let actor_id = match text("actor_id", params.actor_id)?.map(|id| id.parse::<Uuid>()) {
+        None => None,
+        Some(Ok(id)) => Some(id),
+        Some(Err(_)) => return Ok(None),
+    };
+    let before = match text("cursor", params.cursor)? {
+        None => None,
+        Some(cursor) => Some(read_cursor(&cursor).ok_or_else(|| Problem::bad_request("cursor is not one of ours"))?),
+    };
+    let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
+    let offset = params.offset.unwrap_or(0);
+    if limit < 1 || offset < 0 {
+        return Err(Problem::bad_request("limit must be at least 1 and offset at least 0"));
+    }
+    Ok(Some(Filter {
+        resource_id: text("resource_id", params.resource_id)?,
+        actor_id,
+        action: text("action", params.action)?,
+        from: time("from", params.from)?,
+        to: time("to", params.to)?,
+        before,
+        limit: limit.min(LIMIT_MAX),
+        offset,
+    }))
+}
+
+fn render(principal: &Principal, row: &Row) -> Value {
+    json!({
+        "id": row.id,
+        "action": row.action,
+        "actor_id": row.actor_id,
+        "actor_type": row.actor_type,
+        "resource_type": row.resource_type,
+        "resource_id": row.resource_id,
+        "org_id": principal.org_id,
+        "details": row.details.0,
+        "ip_address": row.ip_address,
+        "created_at": rfc3339(row.created_at),
+    })
+}
+
+/// Where a page ended.
+fn cursor(row: &Row) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{} {}", rfc3339(row.created_at), row.id))
+}
+
+fn read_cursor(text: &str) -> Option<(OffsetDateTime, EventId)> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (at, id) = text.split_once(' ')?;
+    Some((OffsetDateTime::parse(at, &Rfc3339).ok()?, id.parse().ok()?))
+}

@@ -1,0 +1,140 @@
+//! Audit rows.
+
+use serde_json::{Map, Value};
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Event, hash};
+use crate::db::DbError;
+use crate::ids::{EventId, OrgId};
+
+/// Writes an event, in the transaction of what it records.
+///
+/// # Errors
+/// As any statement; the effect must then not happen either.
+pub async fn record(conn: &mut PgConnection, event: Event) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO audit_events (id, org_id, action, actor_type, actor_id, resource_type, resource_id, details, ip_address, created_at, hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::inet, $10, $11)",
+    )
+    .bind(event.id)
+    .bind(event.org_id)
+    .bind(event.action)
+    .bind(event.actor.kind())
+    .bind(event.actor.id())
+    .bind(event.resource.kind)
+    .bind(event.resource.id.as_deref())
+    .bind(Json(&event.details))
+    .bind(event.ip.map(|ip| ip.to_string()))
+    .bind(event.created_at)
+    .bind(hash::of(&event.fields()).as_slice())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// About this resource.
+    pub resource_id: Option<String>,
+    /// By this actor.
+    pub actor_id: Option<Uuid>,
+    /// This action.
+    pub action: Option<String>,
+    /// Not before.
+    pub from: Option<OffsetDateTime>,
+    /// Not after.
+    pub to: Option<OffsetDateTime>,
+    /// Older than this event: where the last page ended.
+    pub before: Option<(OffsetDateTime, EventId)>,
+    /// At most so many.
+    pub limit: i64,
+    /// Leaving out so many.
+    pub offset: i64,
+}
+
+/// A row.
+#[derive(Clone, Debug, FromRow)]
+pub struct Row {
+    /// Its id.
+    pub id: EventId,
+    /// What.
+    pub action: String,
+    /// `user`, `agent`, `system` or `anonymous`.
+    pub actor_type: String,
+    /// Who.
+    pub actor_id: Option<Uuid>,
+    /// What kind of thing it is about.
+    pub resource_type: String,
+    /// Which.
+    pub resource_id: Option<String>,
+    /// The rest.
+    pub details: Json<Map<String, Value>>,
+    /// From where.
+    pub ip_address: Option<String>,
+    /// When.
+    pub created_at: OffsetDateTime,
+    /// The organisation.
+    org_id: Option<OrgId>,
+    /// The hash that was stored with it.
+    hash: Vec<u8>,
+}
+
+impl Row {
+    /// Whether the stored hash is the hash of what is stored.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        let Ok(ip) = self.ip_address.as_deref().map(str::parse).transpose() else { return false };
+        let fields = hash::Fields {
+            id: self.id.0,
+            org_id: self.org_id.map(|id| id.0),
+            action: &self.action,
+            actor_type: &self.actor_type,
+            actor_id: self.actor_id,
+            resource_type: &self.resource_type,
+            resource_id: self.resource_id.as_deref(),
+            details: &self.details.0,
+            ip,
+            created_at: self.created_at,
+        };
+        hash::of(&fields).as_slice() == self.hash
+    }
+}
+
+/// Events of an organisation, newest first.
+///
+/// # Errors
+/// As any statement.
+pub async fn list(conn: &mut PgConnection, org_id: OrgId, filter: &Filter) -> Result<Vec<Row>, DbError> {
+    let (before_at, before_id) = filter.before.unzip();
+    let rows = sqlx::query_as(
+        "SELECT id, action, actor_type, actor_id, resource_type, resource_id, details, host(ip_address) AS ip_address, created_at,
+                org_id, hash
+         FROM audit_events
+         WHERE org_id = $1
+           AND ($2::text IS NULL OR resource_id = $2)
+           AND ($3::uuid IS NULL OR actor_id = $3)
+           AND ($4::text IS NULL OR action = $4)
+           AND ($5::timestamptz IS NULL OR created_at >= $5)
+           AND ($6::timestamptz IS NULL OR created_at <= $6)
+           AND ($7::timestamptz IS NULL OR (created_at, id) < ($7, $8::uuid))
+         ORDER BY created_at DESC, id DESC
+         LIMIT $9 OFFSET $10",
+    )
+    .bind(org_id)
+    .bind(filter.resource_id.as_deref())
+    .bind(filter.actor_id)
+    .bind(filter.action.as_deref())
+    .bind(filter.from)
+    .bind(filter.to)
+    .bind(before_at)
+    .bind(before_id)
+    .bind(filter.limit)
+    .bind(filter.offset)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows)
+}

@@ -1,0 +1,55 @@
+//! `GET /v1/chains`: public. An RPC URL is never in it: it usually contains a key.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::spec::ChainSpec;
+use crate::app::App;
+use crate::http::extract::Peer;
+use crate::http::problem::Problem;
+
+/// The routes.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new().route("/v1/chains", get(list)).route("/v1/chains/{name_or_id}", get(get_one))
+}
+
+async fn list(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Value>, Problem> {
+    app.limits.check_peer(peer.0)?;
+    let chains: Vec<Value> = app.chains.iter().map(|chain| shown(chain.spec(), &app)).collect();
+    Ok(Json(json!({ "chains": chains })))
+}
+
+async fn get_one(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    Path(name_or_id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    app.limits.check_peer(peer.0)?;
+    let chain =
+        app.chains.get(&name_or_id).ok_or_else(|| Problem::not_found("no such chain; GET /v1/chains lists them"))?;
+    Ok(Json(shown(chain.spec(), &app)))
+}
+
+/// A chain's id in the API is a UUID by its shape; the registry has none, so it is made from the chain id.
+fn shown(spec: &ChainSpec, app: &App) -> Value {
+    let at = crate::clock::rfc3339(app.started_at);
+    let mut shown = json!({
+        "id": format!("00000000-0000-4000-8000-{:012x}", spec.chain_id.0 & 0xffff_ffff_ffff),
+        "name": spec.name,
+        "display_name": spec.display_name,
+        "chain_id": spec.chain_id.0,
+        "native_currency": spec.native_currency,
+        "is_testnet": spec.is_testnet,
+        "is_enabled": spec.rpc_url.is_some(),
+        "created_at": at,
+        "updated_at": at,
+    });
+    if let (Some(url), Value::Object(shown)) = (&spec.explorer_url, &mut shown) {
+        shown.insert("explorer_url".to_owned(), json!(url));
+    }
+    shown
+}

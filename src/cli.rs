@@ -1,0 +1,164 @@
+//! The command line. Secrets never come by argument: they would be in every process listing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An Ethereum intents signing daemon whose keys stay in a PKCS#11 HSM.
+///
+/// New here? `intentd dev` starts everything on this machine, with demo data and a curl to copy.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    /// Configuration file (TOML). Environment variables INTENTD_… win over it; the README lists both.
+    #[arg(long, short, global = true, env = "INTENTD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command needs that works on an installation.
+const INSTALLATION: &str = "\
+Environment (or the file's keys):
+  INTENTD_DATABASE_URL     postgres://user:password@host/database
+  INTENTD_HSM_MODULE       the PKCS#11 library, such as /usr/lib/softhsm/libsofthsm2.so
+  INTENTD_HSM_TOKEN_LABEL  the token's label
+  INTENTD_HSM_PIN_FILE     a file that holds the PIN";
+
+const SERVE: &str = "\
+Environment (or the file's keys):
+  INTENTD_DATABASE_URL     postgres://user:password@host/database
+  INTENTD_HSM_MODULE       the PKCS#11 library, such as /usr/lib/softhsm/libsofthsm2.so
+  INTENTD_HSM_TOKEN_LABEL  the token's label
+  INTENTD_HSM_PIN_FILE     a file that holds the PIN
+  INTENTD_RPC_URL_<CHAIN>  a node for a chain, such as INTENTD_RPC_URL_BASE or INTENTD_RPC_URL_ARBITRUM_ONE
+  INTENTD_LISTEN           where to listen (127.0.0.1:8787)
+
+Before the first time: `intentd admin hsm init`, then `intentd admin bootstrap`.
+
+Example:
+  intentd serve --config /etc/intentd.toml";
+
+const DEV: &str = "\
+Example:
+  intentd dev --listen 127.0.0.1:8787
+  . .intentd/env     # in another shell: INTENTD_URL, INTENTD_AGENT_KEY, …";
+
+const MIGRATE: &str = "\
+Needs INTENTD_DATABASE_URL (or `database.url`).
+
+Example:
+  INTENTD_DATABASE_URL=postgres://… intentd admin migrate";
+
+const BOOTSTRAP: &str = "\
+Needs INTENTD_DATABASE_URL and the INTENTD_HSM_… variables, as `intentd serve --help` lists them.
+
+Example:
+  intentd admin bootstrap --organisation Example --email owner@example.com --json";
+
+const BENCH: &str = "\
+Needs what `intentd admin hsm init` needs, and its keys.
+
+Example:
+  intentd admin hsm bench --workers 8 --seconds 5";
+
+const CONFIG: &str = "\
+Example:
+  INTENTD_LISTEN=127.0.0.1:9000 intentd admin config --config /etc/intentd.toml";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon against your Postgres, your HSM and your RPC nodes.
+    #[command(after_help = SERVE)]
+    Serve,
+    /// Run a whole private stack (Postgres, HSM token, local chains, demo data) and the daemon on it.
+    #[command(after_help = DEV)]
+    Dev(crate::dev::DevOptions),
+    /// Set up and inspect an installation.
+    #[command(subcommand)]
+    Admin(Admin),
+}
+
+/// `intentd admin …`
+#[derive(Debug, Subcommand)]
+pub enum Admin {
+    /// Bring the database to this binary's schema. `serve` does it too; this is for doing it beforehand.
+    #[command(after_help = MIGRATE)]
+    Migrate,
+    /// Create an organisation and its owner, and print the owner's API key. It is shown once.
+    #[command(after_help = BOOTSTRAP)]
+    Bootstrap(Bootstrap),
+    /// The HSM: what it offers, its keys, its speed.
+    #[command(subcommand)]
+    Hsm(HsmCommand),
+    /// List the lanes (a key on a chain) that wait for an operator, and why.
+    Lanes,
+    /// Let a frozen lane go on, after finding out who used its key: nonces below --next are taken as used by others.
+    ///
+    /// Example: intentd admin release-lane --chain base --address 0x… --next 57
+    ReleaseLane(ReleaseLane),
+    /// Print the configuration as it would be used, with secrets redacted.
+    #[command(after_help = CONFIG)]
+    Config,
+}
+
+/// `intentd admin bootstrap`
+#[derive(Debug, Args)]
+pub struct Bootstrap {
+    /// Name of the organisation.
+    #[arg(long)]
+    pub organisation: String,
+    /// Email address of its owner.
+    #[arg(long)]
+    pub email: String,
+    /// A file whose first line is the owner's password (12 characters or more). Without it the owner has the API key only.
+    #[arg(long)]
+    pub password_file: Option<PathBuf>,
+    /// Print JSON: {"org_id", "user_id", "api_key"}.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `intentd admin release-lane`
+#[derive(Debug, Args)]
+pub struct ReleaseLane {
+    /// The chain's name or id.
+    #[arg(long)]
+    pub chain: String,
+    /// The key's address.
+    #[arg(long)]
+    pub address: String,
+    /// The next nonce to use: what a node that you trust answers. Never moves back.
+    #[arg(long)]
+    pub next: u64,
+}
+
+/// `intentd admin hsm …`
+#[derive(Debug, Subcommand)]
+pub enum HsmCommand {
+    /// Create this installation's keys on the token: seal, data, mac and jwt. Refuses when they exist.
+    #[command(after_help = INSTALLATION)]
+    Init,
+    /// Print what the module offers, what is missing, and whether the keys of the database are on the token.
+    #[command(after_help = INSTALLATION)]
+    Check,
+    /// Measure the module: signatures, generation, unwrapping, sealing.
+    #[command(after_help = BENCH)]
+    Bench(Bench),
+}
+
+/// `intentd admin hsm bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Most workers to measure with. Each step doubles them.
+    #[arg(long, default_value_t = 2)]
+    pub workers: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 2)]
+    pub seconds: u64,
+    /// Also make this many wrapped keys and sign once with each, to see what a large installation costs.
+    #[arg(long)]
+    pub many_keys: Option<usize>,
+}

@@ -1,0 +1,130 @@
+//! Reading requests the way existing clients send them: any content type, an empty body where a body is optional, explicit nulls.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use futures::StreamExt as _;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::problem::Problem;
+use crate::access::Principal;
+use crate::app::App;
+
+/// Largest request body: 5 MiB.
+pub const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// How much of a body that is too large is read and thrown away.
+const DISCARD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A JSON body, whatever its `Content-Type` says. An empty body reads as `{}`: clients send the header with nothing behind it.
+/// Nesting is bounded by serde_json (128), size by [`BODY_BYTES_MAX`].
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Problem> {
+        let bytes = read_whole(request).await?;
+        let bytes: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
+        // serde reads a list as a struct, member by member.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::bad_request("the body is not valid: it must be one JSON object"));
+        }
+        serde_json::from_slice(bytes).map(Self).map_err(|error| {
+            use serde_json::error::Category;
+            match error.classify() {
+                Category::Data => Problem::bad_request(format!("the body does not fit: {}", without_value(&error))),
+                Category::Syntax | Category::Eof | Category::Io => {
+                    Problem::bad_request(format!("the body is not valid JSON: {error}"))
+                }
+            }
+        })
+    }
+}
+
+/// What was expected and where, but not what was there instead: that may be a secret.
+fn without_value(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split_once(", expected ").map_or_else(|| text.clone(), |(_, wanted)| format!("expected {wanted}"))
+}
+
+/// A JSON object in which no member is given twice: of two values, what reads the body before us may have judged the other one.
+pub struct Members(pub Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Map<String, Value>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if members.contains_key(&name) {
+                        let shown: String = name.chars().take(40).collect();
+                        return Err(serde::de::Error::custom(format!("{shown}: is given twice")));
+                    }
+                    members.insert(name, value);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Once).map(Self)
+    }
+}
+
+/// The whole body, up to the limit. What is beyond it is read and thrown away, within reason: a client that is still sending would
+/// see a broken connection instead of the reply that says why.
+async fn read_whole(request: Request) -> Result<Vec<u8>, Problem> {
+    let mut chunks = request.into_body().into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::bad_request("the body could not be read to its end"))?;
+        seen = seen.saturating_add(chunk.len());
+        if seen <= BODY_BYTES_MAX {
+            kept.extend_from_slice(&chunk);
+        } else if seen > DISCARD_BYTES_MAX {
+            break;
+        } else {
+            kept = Vec::new();
+        }
+    }
+    if seen > BODY_BYTES_MAX {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 5 MiB"));
+    }
+    Ok(kept)
+}
+
+/// The address a request came from: the socket's peer, with an IPv4-mapped IPv6 address as IPv4.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub Option<IpAddr>);
+
+impl Peer {
+    /// From the connection's address.
+    #[must_use]
+    pub fn of(parts: &Parts) -> Self {
+        Self(parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical()))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Peer {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Problem> {
+        Ok(Self::of(parts))
+    }
+}
+
+/// An authenticated principal; 401 otherwise. Put into the request by the access layer, see `access::http::authenticate`.
+impl FromRequestParts<Arc<App>> for Principal {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        crate::access::http::authenticate(app, parts).await
+    }
+}

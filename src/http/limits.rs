@@ -1,0 +1,154 @@
+//! Rate limits of one daemon: token buckets keyed by what the caller cannot choose — the socket's peer, or the authenticated
+//! principal — and never by a header.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use lru::LruCache;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::config::LimitsConfig;
+
+/// Buckets are dropped once there are more than this many.
+const KEYS_MAX: usize = 100_000;
+/// Credentials that are remembered as having held here.
+const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("above zero");
+
+/// The limiters.
+pub struct Limits {
+    ip: DefaultKeyedRateLimiter<IpAddr>,
+    auth: DefaultKeyedRateLimiter<IpAddr>,
+    principal: DefaultKeyedRateLimiter<Uuid>,
+    /// Addresses that have used up their failures, and until when.
+    barred: Mutex<HashMap<IpAddr, Instant>>,
+    /// SHA-256 of credentials that held when they were last looked up: their owners are not locked out by whoever guesses from
+    /// the same address, such as that of a proxy.
+    known: Mutex<LruCache<[u8; 32], ()>>,
+}
+
+impl Limits {
+    /// From the configuration, whose rates have been checked to be above zero.
+    #[must_use]
+    pub fn new(config: &LimitsConfig) -> Self {
+        let quota = |per_second: u32, burst: u32| {
+            Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN))
+                .allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
+        };
+        Self {
+            ip: RateLimiter::keyed(quota(config.ip_per_second, config.ip_burst)),
+            auth: RateLimiter::keyed(quota(config.auth_per_second, config.auth_burst)),
+            principal: RateLimiter::keyed(quota(config.principal_per_second, config.principal_burst)),
+            barred: Mutex::default(),
+            known: Mutex::new(LruCache::new(KNOWN_MAX)),
+        }
+    }
+
+    /// Before a credential is looked up: an address that has used up its failures costs no further look-ups.
+    ///
+    /// # Errors
+    /// 429 with `Retry-After`.
+    pub fn check_credential(&self, peer: Option<IpAddr>, credential: &str) -> Result<(), Problem> {
+        let Some(ip) = peer else { return Ok(()) };
+        let mut barred = locked(&self.barred);
+        let Some(until) = barred.get(&ip).copied() else { return Ok(()) };
+        let wait = until.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            barred.remove(&ip);
+            return Ok(());
+        }
+        drop(barred);
+        if locked(&self.known).contains(&hash(credential)) {
+            return Ok(());
+        }
+        Err(too_many(FAILURES, wait))
+    }
+
+    /// The credential was looked up, and holds.
+    pub fn credential_held(&self, credential: &str) {
+        locked(&self.known).put(hash(credential), ());
+    }
+
+    /// The credential does not hold: the address pays, and is barred once it has nothing left.
+    ///
+    /// # Errors
+    /// 429 with `Retry-After`.
+    pub fn credential_failed(&self, peer: Option<IpAddr>, credential: &str) -> Result<(), Problem> {
+        locked(&self.known).pop(&hash(credential));
+        let Some(ip) = peer else { return Ok(()) };
+        take(&self.ip, &ip).map_err(|wait| {
+            let mut barred = locked(&self.barred);
+            if barred.len() > KEYS_MAX {
+                let now = Instant::now();
+                barred.retain(|_, until| *until > now);
+            }
+            barred.insert(ip, Instant::now() + wait);
+            too_many(FAILURES, wait)
+        })
+    }
+
+    /// A public or unauthenticated request from this peer.
+    ///
+    /// # Errors
+    /// 429 with `Retry-After`.
+    pub fn check_peer(&self, peer: Option<IpAddr>) -> Result<(), Problem> {
+        peer.map_or(Ok(()), |ip| check(&self.ip, &ip, "requests from this address"))
+    }
+
+    /// A request to an authentication route from this peer.
+    ///
+    /// # Errors
+    /// 429 with `Retry-After`.
+    pub fn check_auth(&self, peer: Option<IpAddr>) -> Result<(), Problem> {
+        peer.map_or(Ok(()), |ip| check(&self.auth, &ip, "authentication attempts from this address"))
+    }
+
+    /// A request of an authenticated principal.
+    ///
+    /// # Errors
+    /// 429 with `Retry-After`.
+    pub fn check_principal(&self, id: Uuid) -> Result<(), Problem> {
+        check(&self.principal, &id, "requests by this principal")
+    }
+}
+
+const FAILURES: &str = "requests with invalid credentials from this address";
+
+fn hash(credential: &str) -> [u8; 32] {
+    Sha256::digest(credential).into()
+}
+
+/// Nothing under these locks can panic half-way.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check<K: std::hash::Hash + Eq + Clone>(
+    limiter: &DefaultKeyedRateLimiter<K>,
+    key: &K,
+    what: &str,
+) -> Result<(), Problem> {
+    take(limiter, key).map_err(|wait| too_many(what, wait))
+}
+
+/// One from the key's bucket, or how long until there is one.
+fn take<K: std::hash::Hash + Eq + Clone>(limiter: &DefaultKeyedRateLimiter<K>, key: &K) -> Result<(), Duration> {
+    if limiter.len() > KEYS_MAX {
+        limiter.retain_recent();
+    }
+    let now = || DefaultClock::default().now();
+    limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(now()).max(Duration::from_millis(1)))
+}
+
+fn too_many(what: &str, wait: Duration) -> Problem {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("too many {what}: try again in {seconds} s"))
+        .retry_after(seconds)
+}

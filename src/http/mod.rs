@@ -1,0 +1,7 @@
+//! The HTTP edge: routes, problem details, extractors, rate limits. No SQL and no rules.
+
+pub mod extract;
+pub mod health;
+pub mod limits;
+pub mod problem;
+pub mod router;

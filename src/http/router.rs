@@ -1,0 +1,47 @@
+//! All routes, and what wraps them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::response::Response;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+
+use super::extract::BODY_BYTES_MAX;
+use super::problem::Problem;
+use crate::app::App;
+
+/// The daemon's routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(super::health::routes())
+        .merge(crate::chain::http::routes())
+        .merge(crate::access::http::routes())
+        .merge(crate::agents::http::routes())
+        .merge(crate::vaults::http::routes())
+        .merge(crate::orgs::http::routes())
+        .merge(crate::audit::http::routes())
+        .merge(crate::intents::http::routes())
+        .fallback(|request: Request| async move {
+            Problem::not_found(format!("no route {} {}", request.method(), request.uri().path()))
+        })
+        .method_not_allowed_fallback(|request: Request| async move {
+            let detail = format!("{} is not a method of {}", request.method(), request.uri().path());
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| -> Response {
+            tracing::error!("a handler panicked");
+            axum::response::IntoResponse::into_response(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "an internal error; the daemon's log has the cause",
+            ))
+        }))
+        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
+            // The path only: a query string may carry what does not belong in a log.
+            tracing::info_span!("http", method = %request.method(), path = %request.uri().path())
+        }))
+        .with_state(app)
+}

@@ -1,0 +1,158 @@
+//! From a request to a claim with a key: who may ask, the static guardrails, the idempotency claim, and which key signs.
+
+use std::sync::Arc;
+
+use super::error::IntentError;
+use super::guardrails::{self, Facts};
+use super::parse::{self, Request};
+use super::store::{self, Claim, IntentRow};
+use crate::access::{Actor, Principal, SecretPath};
+use crate::agents::{self, Agent};
+use crate::app::App;
+use crate::chain::Chain;
+use crate::ids::{AgentId, ClaimToken};
+use crate::vaults::keys::{self, SigningKey};
+
+/// A request by an agent that may make it.
+pub struct Authorised {
+    request: Request,
+    principal: Principal,
+    agent: Agent,
+    chain: Arc<Chain>,
+}
+
+/// What was found under an idempotency key.
+pub enum Claimed {
+    /// Nothing that stands in the way: this run may go on.
+    Ours(Box<ClaimedRequest>),
+    /// The transaction that an earlier run made.
+    Replay(Box<IntentRow>),
+}
+
+/// A claim of an idempotency key.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldClaim {
+    /// SHA-256 of the key.
+    pub key_hash: [u8; 32],
+    /// Who may commit.
+    pub token: ClaimToken,
+}
+
+/// A request that holds its idempotency key, if it came with one.
+pub struct ClaimedRequest {
+    authorised: Authorised,
+    claim: Option<HeldClaim>,
+}
+
+impl ClaimedRequest {
+    /// The claim, which a refusal gives back.
+    #[must_use]
+    pub fn claim(&self) -> Option<HeldClaim> {
+        self.claim
+    }
+}
+
+/// A request with its key.
+pub struct Keyed {
+    pub(super) request: Request,
+    pub(super) principal: Principal,
+    pub(super) agent: Agent,
+    pub(super) chain: Arc<Chain>,
+    pub(super) claim: Option<HeldClaim>,
+    pub(super) key: SigningKey,
+}
+
+/// Only the agent itself submits, while it is active and its intents flag is on. All of it is looked up again in T1.
+pub async fn authorise(
+    app: &Arc<App>,
+    principal: &Principal,
+    agent_id: AgentId,
+    request: Request,
+) -> Result<Authorised, IntentError> {
+    if app.stopping.is_cancelled() {
+        return Err(IntentError::Stopping);
+    }
+    if principal.actor != Actor::Agent(agent_id) {
+        return Err(IntentError::NotAllowed(
+            "only the agent itself may submit: humans set its guardrails and read its transactions".to_owned(),
+        ));
+    }
+    let mut conn = app.db.acquire().await?;
+    let agent = agents::store::get(&mut conn, principal.org_id, agent_id)
+        .await?
+        .ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;
+    if let Some(why) = why_not_signing(&agent, crate::clock::now()) {
+        return Err(IntentError::NotAllowed(why.to_owned()));
+    }
+    let chain = app.chains.by_id(request.chain_id).ok_or_else(|| IntentError::NotFound("no such chain".to_owned()))?;
+    Ok(Authorised { request, principal: principal.clone(), agent, chain })
+}
+
+/// Why nothing is signed for this agent now, if so. Asked early, and again in T1 with the agent's row held.
+#[must_use]
+pub fn why_not_signing(agent: &Agent, now: time::OffsetDateTime) -> Option<&'static str> {
+    if !agent.is_active || agent.deleted_at.is_some() {
+        Some("this agent is deactivated")
+    } else if agent.expires_at.is_some_and(|at| at <= now) {
+        Some("this agent has expired")
+    } else if agent.frozen_at.is_some() {
+        Some("this agent is frozen: nothing new is signed until a human unfreezes it")
+    } else if !agent.intents_api_enabled {
+        Some(
+            "the Intents API is off for this agent: a human turns it on with PATCH /v1/agents/{id} {\"intents_api_enabled\": true}",
+        )
+    } else {
+        None
+    }
+}
+
+/// Claims the idempotency key in a short transaction of its own, then applies the guardrails that need nothing but the request.
+pub async fn claim(
+    app: &Arc<App>,
+    authorised: Authorised,
+    idempotency_key: Option<&[u8]>,
+) -> Result<Claimed, IntentError> {
+    let Some(text) = idempotency_key else {
+        return Ok(Claimed::Ours(Box::new(ClaimedRequest { authorised, claim: None })));
+    };
+    let key_hash = parse::idempotency_key(text).ok_or(IntentError::BadIdempotencyKey)?;
+    let agent = authorised.agent.id;
+    let lease_s = app.config.intents.claim_lease_s;
+    match store::claim(&app.db, agent, key_hash, authorised.request.hash(), lease_s).await? {
+        Claim::Ours(token) => {
+            let claim = Some(HeldClaim { key_hash, token });
+            Ok(Claimed::Ours(Box::new(ClaimedRequest { authorised, claim })))
+        }
+        Claim::Done(id) => match store::intent(&app.db, agent, id).await? {
+            Some(row) => Ok(Claimed::Replay(Box::new(row))),
+            None => Err(IntentError::NotFound("the transaction of this Idempotency-Key is gone".to_owned())),
+        },
+        Claim::InFlight => Err(IntentError::InFlight),
+        Claim::Mismatch => Err(IntentError::IdempotencyMismatch),
+    }
+}
+
+/// The static guardrails, then the key: by the path that was named, or the chain's default path.
+pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result<Keyed, IntentError> {
+    let ClaimedRequest { authorised: Authorised { request, principal, agent, chain }, claim } = *claimed;
+    let facts = Facts { chain: &chain.spec().name, to: request.to, value: request.value, gas: None };
+    let violations = guardrails::check(&agent.guardrails, &facts);
+    if !violations.is_empty() {
+        return Err(IntentError::Guardrail(violations));
+    }
+    let text = match &request.signing_key_path {
+        Some(path) => path.clone(),
+        None => format!("keys/{}-signer", chain.spec().name),
+    };
+    let path = SecretPath::parse(&text)
+        .map_err(|error| IntentError::Parse(parse::ParseError(format!("signing_key_path: {error}"))))?;
+    let mut conn = app.db.acquire().await?;
+    let key = keys::resolve(&mut conn, &principal, &path).await?;
+    if let Some(expected) = request.expected_from.filter(|from| *from != key.address) {
+        return Err(IntentError::Parse(parse::ParseError(format!(
+            "from: {expected} is not the address of the key at {path}, which is {}",
+            key.address
+        ))));
+    }
+    Ok(Keyed { request, principal, agent, chain, claim, key })
+}

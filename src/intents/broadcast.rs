@@ -1,0 +1,76 @@
+//! Sending committed bytes. "Already known" is success, and a time-out is not failure: the tracker sends the same bytes again.
+
+use std::sync::Arc;
+
+use super::commit::Committed;
+use super::lanes::Lane;
+use super::state::SlotState;
+use super::store::{self, IntentRow};
+use crate::app::App;
+use crate::chain::{Chain, SendOutcome};
+
+/// What the sending of some bytes means for their slot.
+pub(super) enum Sent {
+    /// A node has them.
+    Taken,
+    /// A node has them not, or that is not known; why. They are sent again.
+    NotYet(String),
+}
+
+/// Sends the bytes of a submit, and records what came of it. The bytes of a sign-only intent are never sent by us.
+pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
+    let Committed { chain, lane, mut row, nonce } = committed;
+    if row.sign_only {
+        return row;
+    }
+    let Some(slot) = row.slot.as_mut() else { return row };
+    let sent = send(&chain, &slot.raw).await;
+    match &sent {
+        Sent::Taken => {
+            slot.state = SlotState::Broadcast;
+            slot.broadcast_at = Some(crate::clock::now());
+        }
+        Sent::NotYet(why) => slot.error_message = Some(why.clone()),
+    }
+    record(app, lane, nonce, &sent).await;
+    app.tracker.nudge(lane.chain_id);
+    row
+}
+
+/// Sends some bytes to the chain's node.
+pub(super) async fn send(chain: &Chain, raw: &[u8]) -> Sent {
+    let rpc = match chain.rpc().await {
+        Ok(rpc) => rpc,
+        Err(error) => return Sent::NotYet(format!("not broadcast yet, it will be sent again: {error}")),
+    };
+    match rpc.send_raw(raw).await {
+        SendOutcome::Accepted | SendOutcome::AlreadyKnown => Sent::Taken,
+        // The nonce is used: by these bytes, or by others. Receipts tell.
+        SendOutcome::NonceTooLow => {
+            Sent::NotYet("the node says that the nonce is used; looking for the receipt".to_owned())
+        }
+        SendOutcome::Underpriced => Sent::NotYet(
+            "the node holds another transaction for this nonce that pays more; looking for its receipt".to_owned(),
+        ),
+        SendOutcome::InsufficientFunds => {
+            Sent::NotYet("the key's balance is too low: it is sent again until there is enough".to_owned())
+        }
+        SendOutcome::Rejected(message) => {
+            Sent::NotYet(format!("the node refused it, it will be sent again: {message}"))
+        }
+        SendOutcome::Unknown(message) => {
+            Sent::NotYet(format!("the node did not answer, the same bytes will be sent again: {message}"))
+        }
+    }
+}
+
+/// Writes the outcome of a sending. Losing this write loses nothing: the tracker sends the bytes again.
+pub(super) async fn record(app: &Arc<App>, lane: Lane, nonce: u64, sent: &Sent) {
+    let written = match sent {
+        Sent::Taken => store::mark_sent(&app.db, lane, nonce).await,
+        Sent::NotYet(why) => store::mark_not_sent(&app.db, lane, nonce, why).await,
+    };
+    if let Err(error) = written {
+        tracing::warn!(address = %lane.address, nonce, error = %error, "the outcome of a broadcast was not recorded");
+    }
+}

@@ -1,0 +1,215 @@
+//! The Intents API's routes.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+
+use super::parse::Kind;
+use super::{IntentError, Submitted, store, view};
+use crate::access::{Actor, Principal};
+use crate::agents;
+use crate::app::App;
+use crate::http::extract::{Body, Members};
+use crate::http::problem::Problem;
+use crate::ids::{AgentId, IntentId};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Most rows of one page.
+const PAGE_MAX: i64 = 200;
+
+/// The routes.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/agents/{agent_id}/transactions", post(submit).get(list))
+        .route("/v1/agents/{agent_id}/transactions/sign", post(sign))
+        .route("/v1/agents/{agent_id}/transactions/{transaction_id}", get(get_one))
+}
+
+/// 201 with the transaction; 200 when it is a replay.
+async fn submit(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Path(agent_id): Path<String>,
+    headers: HeaderMap,
+    Body(Members(body)): Body<Members>,
+) -> Result<Response, Problem> {
+    let submitted = run(app, principal, agent_id, Kind::Submit, headers, body).await?;
+    let status = if submitted.replayed { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(reply(status, &submitted, view::transaction(&submitted.row, true)))
+}
+
+/// 200 with signed bytes that the daemon never broadcasts.
+async fn sign(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Path(agent_id): Path<String>,
+    headers: HeaderMap,
+    Body(Members(body)): Body<Members>,
+) -> Result<Response, Problem> {
+    let submitted = run(app, principal, agent_id, Kind::SignOnly, headers, body).await?;
+    Ok(reply(StatusCode::OK, &submitted, view::signed(&submitted.row)))
+}
+
+/// The pipeline in a task of its own: a client that goes away cancels nothing.
+async fn run(
+    app: Arc<App>,
+    principal: Principal,
+    agent_id: String,
+    kind: Kind,
+    headers: HeaderMap,
+    body: Map<String, Value>,
+) -> Result<Submitted, Problem> {
+    let agent_id = agent_id_of(&agent_id)?;
+    let tasks = app.tasks.clone();
+    let pipeline = tasks.spawn(async move {
+        let key = headers.get(IDEMPOTENCY_KEY).map(HeaderValue::as_bytes);
+        super::submit(&app, &principal, agent_id, kind, &body, key).await
+    });
+    match pipeline.await {
+        Ok(result) => result.map_err(Problem::from),
+        Err(panicked) => Err(Problem::internal(&panicked)),
+    }
+}
+
+fn reply(status: StatusCode, submitted: &Submitted, body: Map<String, Value>) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    if submitted.replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn agent_id_of(text: &str) -> Result<AgentId, Problem> {
+    text.parse().map_err(|_| Problem::not_found("no such agent: an agent's id is a UUID"))
+}
+
+/// An agent reads its own transactions; a human those of the organisation's agents.
+async fn readable_agent(app: &App, principal: &Principal, text: &str) -> Result<AgentId, Problem> {
+    let agent_id = agent_id_of(text)?;
+    match principal.actor {
+        Actor::Agent(own) if own == agent_id => Ok(agent_id),
+        Actor::Agent(_) => Err(Problem::forbidden("an agent reads its own transactions only")),
+        Actor::User(_) => {
+            let mut conn = app.db.acquire().await?;
+            let agent = agents::store::get(&mut conn, principal.org_id, agent_id).await?;
+            agent.map(|agent| agent.id).ok_or_else(|| Problem::not_found("no such agent"))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct GetQuery {
+    include_signed_tx: Option<String>,
+}
+
+impl GetQuery {
+    /// Only the literal `true` and `1`.
+    fn with_signed_tx(&self) -> bool {
+        matches!(self.include_signed_tx.as_deref(), Some("true" | "1"))
+    }
+}
+
+async fn get_one(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Path((agent_id, transaction_id)): Path<(String, String)>,
+    Query(query): Query<GetQuery>,
+) -> Result<Response, Problem> {
+    let agent_id = readable_agent(&app, &principal, &agent_id).await?;
+    let missing = || Problem::not_found("no such transaction");
+    let id: IntentId = transaction_id.parse().map_err(|_| missing())?;
+    let row = store::intent(&app.db, agent_id, id).await?.ok_or_else(missing)?;
+    Ok(Json(view::transaction(&row, query.with_signed_tx())).into_response())
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    #[serde(flatten)]
+    get: GetQuery,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+/// Newest first. `limit` (default 50, at most 200) and `cursor` (from `next_cursor`) page through all of them.
+async fn list(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Path(agent_id): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Problem> {
+    let agent_id = readable_agent(&app, &principal, &agent_id).await?;
+    let limit = match query.limit.as_deref().map(str::parse::<i64>) {
+        None => 50,
+        Some(Ok(limit)) if (1..=PAGE_MAX).contains(&limit) => limit,
+        Some(_) => return Err(Problem::bad_request(format!("limit: must be from 1 to {PAGE_MAX}"))),
+    };
+    let after = query.cursor.as_deref().map(cursor_from).transpose()?;
+    let mut rows = store::intents(&app.db, agent_id, after, limit + 1).await?;
+    let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) > limit;
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let with_signed_tx = query.get.with_signed_tx();
+    let transactions: Vec<_> = rows.iter().map(|row| view::transaction(row, with_signed_tx)).collect();
+    let mut body = json!({ "transactions": transactions });
+    if let (true, Some(last), Value::Object(body)) = (more, rows.last(), &mut body) {
+        body.insert("next_cursor".to_owned(), Value::String(cursor_to(last.created_at, last.id)));
+    }
+    Ok(Json(body).into_response())
+}
+
+fn cursor_to(at: OffsetDateTime, id: IntentId) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}/{id}", at.unix_timestamp_nanos()))
+}
+
+fn cursor_from(text: &str) -> Result<(OffsetDateTime, IntentId), Problem> {
+    let read = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let (nanos, id) = text.split_once('/')?;
+        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos.parse().ok()?).ok()?;
+        Some((at, id.parse().ok()?))
+    };
+    read().ok_or_else(|| Problem::bad_request("cursor: must be a next_cursor of this list"))
+}
+
+impl From<IntentError> for Problem {
+    fn from(error: IntentError) -> Self {
+        let text = error.to_string();
+        match error {
+            IntentError::Parse(_) | IntentError::BadIdempotencyKey => Self::bad_request(text),
+            IntentError::NotAllowed(_) | IntentError::Guardrail(_) => Self::forbidden(text),
+            IntentError::NotFound(_) => Self::not_found(text),
+            IntentError::Key(error) => error.into(),
+            IntentError::InFlight | IntentError::ClaimLost => Self::new(StatusCode::CONFLICT, text).retry_after(1),
+            IntentError::IdempotencyMismatch => Self::unprocessable(text).of_type("idempotency_mismatch"),
+            IntentError::Nonce { occupied: true, .. } => Self::new(StatusCode::CONFLICT, text),
+            IntentError::Nonce { occupied: false, .. } | IntentError::Doomed(_) => Self::unprocessable(text),
+            IntentError::Fees(error) => fee_problem(&error),
+            IntentError::SimulationReverted { transaction, .. } => Self::unprocessable(text).with_members(transaction),
+            IntentError::CouldNotCheck { retry_after_s, .. } => Self::unavailable(text, retry_after_s),
+            IntentError::LaneJump { .. } => Self::unavailable(text, 60),
+            IntentError::Hsm(error) => error.into(),
+            IntentError::Db(error) => error.into(),
+            IntentError::OutcomeUnknown(_) | IntentError::Stopping => Self::unavailable(text, 2),
+        }
+    }
+}
+
+/// Contradictions are 400, rules of humans 403, and what the market makes impossible 422.
+fn fee_problem(error: &crate::chain::fees::FeeError) -> Problem {
+    use crate::chain::fees::FeeError;
+    match error {
+        FeeError::BothKinds | FeeError::TipAboveMax { .. } => Problem::bad_request(error.to_string()),
+        FeeError::BelowBaseFee { .. } | FeeError::NoBaseFee => Problem::unprocessable(error.to_string()),
+        FeeError::AboveCeiling { .. } => Problem::forbidden(format!("Transaction denied by guardrail: {error}")),
+        FeeError::QuoteAboveCeiling { .. } => Problem::unavailable(error.to_string(), 30),
+    }
+}

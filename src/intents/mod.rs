@@ -1,0 +1,96 @@
+//! The transaction pipeline. [`submit`] is all of it; every stage consumes the one before and returns a type that only its own
+//! module can build, and no stage calls back into an earlier one.
+
+pub mod authorise;
+pub mod broadcast;
+pub mod check;
+pub mod commit;
+mod error;
+pub mod guardrails;
+pub mod http;
+pub mod lanes;
+mod nonce;
+pub mod parse;
+mod refuse;
+pub mod state;
+pub mod store;
+pub mod tracker;
+pub mod view;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+pub use error::IntentError;
+use parse::Kind;
+use store::IntentRow;
+
+use crate::access::Principal;
+use crate::app::App;
+use crate::ids::AgentId;
+
+/// What came of a submit.
+#[derive(Debug)]
+pub struct Submitted {
+    /// The transaction as its row is now.
+    pub row: IntentRow,
+    /// True when an earlier request with the same idempotency key made it.
+    pub replayed: bool,
+}
+
+/// One intent, from a JSON body to a broadcast transaction (or, by `kind`, to signed bytes).
+///
+/// Runs in its own task: a client that goes away stops nothing. No lock is held before [`commit::commit_batch`], which is one
+/// database transaction, and nothing leaves the process before that has committed.
+///
+/// # Errors
+/// [`IntentError`]. Unless it says that the outcome is unknown, nothing was signed and nothing is reserved.
+pub async fn submit(
+    app: &Arc<App>,
+    principal: &Principal,
+    agent_id: AgentId,
+    kind: Kind,
+    body: &Map<String, Value>,
+    idempotency_key: Option<&[u8]>,
+) -> Result<Submitted, IntentError> {
+    let mut claim = None;
+    let result = async {
+        let request = parse::parse(kind, body, |text| app.chains.get(text).map(|chain| chain.spec().chain_id))?;
+        let authorised = authorise::authorise(app, principal, agent_id, request).await?;
+        let claimed = match authorise::claim(app, authorised, idempotency_key).await? {
+            authorise::Claimed::Ours(claimed) => claimed,
+            authorise::Claimed::Replay(row) => return Ok(Submitted { row: *row, replayed: true }),
+        };
+        claim = claimed.claim();
+        let keyed = authorise::resolve_key(app, claimed).await?;
+        let checked = check::check(app, keyed).await?;
+        let committed = commit::commit(app, checked).await?;
+        let row = broadcast::broadcast(app, committed).await;
+        Ok(Submitted { row, replayed: false })
+    }
+    .await;
+    match result {
+        Ok(submitted) => {
+            tell(&submitted);
+            Ok(submitted)
+        }
+        Err(commit::Stopped { error, recorded }) => {
+            tracing::info!(agent = %agent_id, why = error.label(), "intent refused: {error}");
+            if !recorded {
+                refuse::record(app, principal, agent_id, kind, claim, &error).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// One line that tells the story of an intent.
+fn tell(submitted: &Submitted) {
+    let row = &submitted.row;
+    let Some(slot) = &row.slot else { return };
+    tracing::info!(
+        intent = %row.id, agent = %row.agent_id, chain = %row.chain, nonce = slot.nonce, to = %row.tx.to,
+        value_wei = %row.tx.value, tx_hash = %slot.tx_hash, state = ?slot.state, replayed = submitted.replayed,
+        "intent {}", if submitted.replayed { "replayed" } else { "signed" },
+    );
+}

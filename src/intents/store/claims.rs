@@ -1,0 +1,173 @@
+//! Claims of idempotency keys.
+
+use sqlx::{PgConnection, PgPool, Row as _};
+
+use crate::ids::{AgentId, ClaimToken, IntentId};
+
+/// What a claim of an idempotency key found.
+#[derive(Debug)]
+pub enum Claim {
+    /// It is ours; the token is what may commit.
+    Ours(ClaimToken),
+    /// It was completed with this intent.
+    Done(IntentId),
+    /// Somebody else is at it.
+    InFlight,
+    /// It belongs to another request.
+    Mismatch,
+}
+
+/// Claims a key, or says who has it. A dead claim (lease over) of the same request is taken over, and so is any key past its 24
+/// hours, unless its transaction is not final yet. Short transaction; locks the key's row.
+pub async fn claim(
+    pool: &PgPool,
+    agent: AgentId,
+    key_hash: [u8; 32],
+    request_hash: [u8; 32],
+    lease_s: u64,
+) -> Result<Claim, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    let token = ClaimToken::random();
+    let inserted = sqlx::query(
+        "INSERT INTO idempotency (agent_id, key_hash, request_hash, state, claim, lease_until, expires_at)
+         VALUES ($1, $2, $3, 'in_flight', $4, clock_timestamp() + make_interval(secs => $5), clock_timestamp() + interval '24 hours')
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(agent)
+    .bind(key_hash.as_slice())
+    .bind(request_hash.as_slice())
+    .bind(token)
+    .bind(lease_s as f64)
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    if inserted == 1 {
+        tx.commit().await?;
+        return Ok(Claim::Ours(token));
+    }
+    let row = sqlx::query(
+        "SELECT request_hash, intent_id, lease_until <= clock_timestamp() AS dead, expires_at <= clock_timestamp() AS expired
+         FROM idempotency WHERE agent_id = $1 AND key_hash = $2 FOR UPDATE",
+    )
+    .bind(agent)
+    .bind(key_hash.as_slice())
+    .fetch_optional(&mut *tx)
+    .await?;
+    // Released between the two statements: whoever held it signed nothing.
+    let Some(row) = row else { return Ok(Claim::InFlight) };
+    let same = row.get::<Vec<u8>, _>("request_hash") == request_hash;
+    let (dead, expired) = (row.get::<bool, _>("dead"), row.get::<bool, _>("expired"));
+    let completed: Option<IntentId> = row.get("intent_id");
+    let take_over = match completed {
+        // Asked in a statement of its own: the one above took its snapshot before it waited for the row.
+        Some(intent) => expired && is_settled(&mut tx, intent).await?,
+        None => dead && (same || expired),
+    };
+    if !take_over {
+        return Ok(match completed {
+            Some(_) | None if !same => Claim::Mismatch,
+            Some(intent) => Claim::Done(intent),
+            None => Claim::InFlight,
+        });
+    }
+    sqlx::query(
+        "UPDATE idempotency SET request_hash = $3, state = 'in_flight', claim = $4, intent_id = NULL,
+                lease_until = clock_timestamp() + make_interval(secs => $5), expires_at = clock_timestamp() + interval '24 hours',
+                created_at = clock_timestamp()
+         WHERE agent_id = $1 AND key_hash = $2",
+    )
+    .bind(agent)
+    .bind(key_hash.as_slice())
+    .bind(request_hash.as_slice())
+    .bind(token)
+    .bind(lease_s as f64)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(Claim::Ours(token))
+}
+
+async fn is_settled(conn: &mut PgConnection, intent: IntentId) -> Result<bool, sqlx::Error> {
+    let row =
+        sqlx::query("SELECT NOT EXISTS (SELECT 1 FROM slots WHERE intent_id = $1 AND state <> 'final') AS settled")
+            .bind(intent)
+            .fetch_one(conn)
+            .await?;
+    row.try_get("settled")
+}
+
+/// The first statement of T1: the claim is still ours, and is completed if this transaction commits. Locks the key's row.
+pub async fn complete_claim(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    key_hash: [u8; 32],
+    token: ClaimToken,
+) -> Result<bool, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT 1 FROM idempotency WHERE agent_id = $1 AND key_hash = $2 AND claim = $3 AND state = 'in_flight' FOR UPDATE",
+    )
+    .bind(agent)
+    .bind(key_hash.as_slice())
+    .bind(token)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.len() == 1)
+}
+
+/// Ties the completed claim to its intent, at the end of T1.
+pub async fn finish_claim(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    key_hash: [u8; 32],
+    token: ClaimToken,
+    intent: IntentId,
+) -> Result<bool, sqlx::Error> {
+    let rows = sqlx::query(
+        "UPDATE idempotency SET state = 'completed', intent_id = $4
+         WHERE agent_id = $1 AND key_hash = $2 AND claim = $3 AND state = 'in_flight'",
+    )
+    .bind(agent)
+    .bind(key_hash.as_slice())
+    .bind(token)
+    .bind(intent)
+    .execute(conn)
+    .await?
+    .rows_affected();
+    Ok(rows == 1)
+}
+
+/// Gives the claim back after a refusal that signed nothing. Only the holder's token can.
+pub async fn release_claim(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    key_hash: [u8; 32],
+    token: ClaimToken,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM idempotency WHERE agent_id = $1 AND key_hash = $2 AND claim = $3 AND state = 'in_flight'")
+        .bind(agent)
+        .bind(key_hash.as_slice())
+        .bind(token)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Forgets keys whose 24 hours passed a day ago and whose transaction is final, some thousand at a time. Returns how many.
+pub async fn forget_expired_claims(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let mut forgotten = 0;
+    loop {
+        let done = sqlx::query(
+            "DELETE FROM idempotency WHERE (agent_id, key_hash) IN (
+                 SELECT i.agent_id, i.key_hash FROM idempotency i WHERE i.expires_at < clock_timestamp() - interval '24 hours'
+                   AND NOT EXISTS (SELECT 1 FROM slots s WHERE s.intent_id = i.intent_id AND s.state <> 'final')
+                 ORDER BY i.expires_at LIMIT 2000)",
+        )
+        .execute(pool)
+        .await?
+        .rows_affected();
+        forgotten += done;
+        if done < 2_000 {
+            return Ok(forgotten);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `/v1/org/…`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::store;
+use crate::access::Principal;
+use crate::app::App;
+use crate::clock::rfc3339;
+use crate::http::problem::Problem;
+
+/// The routes of this feature.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new().route("/v1/org/members", get(members))
+}
+
+async fn members(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
+    if principal.user_id().is_none() {
+        return Err(Problem::forbidden("only humans may list the members of an organisation"));
+    }
+    let mut conn = app.db.acquire().await?;
+    let members = store::members(&mut conn, principal.org_id).await?;
+    let members: Vec<Value> = members
+        .iter()
+        .map(|member| {
+            json!({
+                "id": member.id,
+                "email": member.email,
+                "display_name": member.display_name,
+                "role": member.role,
+                "auth_method": "api_key",
+                "created_at": rfc3339(member.created_at),
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "members": members })))
+}

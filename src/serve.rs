@@ -1,0 +1,198 @@
+//! `intentd serve`: start in order, serve, stop in order. Any error at start ends the process with a sentence and a non-zero code.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::chain::{Chains, DEFAULT_CHAINS, registry};
+use crate::config::{ChainsConfig, Config, Environment};
+use crate::db;
+use crate::hsm::{self, Hsm};
+use crate::http::limits::Limits;
+use crate::http::router::router;
+use crate::ids::DaemonId;
+use crate::intents::lanes::LaneQueues;
+use crate::intents::tracker;
+
+/// Runs the daemon until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Anything that keeps it from starting.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    config.check_complete()?;
+    harden(&config);
+    tracing::info!(?config, "intentd {} starts", env!("CARGO_PKG_VERSION"));
+    let app = start(config).await?;
+    let listener = TcpListener::bind(app.config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", app.config.listen))?;
+    let address = listener.local_addr().context("no local address")?;
+    tracker::start(&app);
+    app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
+    announce(&app.config, address)?;
+    let stopping = app.stopping.clone();
+    let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
+    let listener = listener.tap_io(|stream| {
+        // Small replies must not wait for more to send.
+        let _ = stream.set_nodelay(true);
+    });
+    tokio::spawn(wait_for_signal(stopping.clone()));
+    let server = axum::serve(listener, service).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let drain = Duration::from_secs(app.config.drain_s);
+    let mut server = std::pin::pin!(server.into_future());
+    let mut failed = None;
+    tokio::select! {
+        result = &mut server => result.context("the server ended")?,
+        // A refused PIN, another token, or a call that hangs where the module has to be finalised: only a new process can help.
+        error = app.hsm.failed() => failed = Some(error),
+        () = stopping.cancelled() => {
+            tracing::info!("stopping: no new requests, waiting for {} s at most for those in flight", drain.as_secs());
+            if tokio::time::timeout(drain, &mut server).await.is_err() {
+                tracing::warn!("connections were still open after {} s", drain.as_secs());
+            }
+        }
+    }
+    stop(app, drain).await;
+    failed.map_or(Ok(()), |error| Err(error).context("the HSM failed for good"))
+}
+
+/// Database, then HSM, then the rest: nothing listens before all of it is there.
+async fn start(config: Config) -> anyhow::Result<Arc<App>> {
+    let chains = load_chains(&config.chains)?;
+    let (Some(url), Some(hsm_config)) = (&config.database.url, &config.hsm) else {
+        bail!("the configuration is not complete")
+    };
+    let pool = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
+    db::migrate(&pool).await.context("cannot bring the database to this binary's schema")?;
+    let hsm = Hsm::start(hsm_config).await.context("cannot use the HSM")?;
+    let keks = hsm::store::load(&mut *pool.acquire().await.map_err(db::DbError::from)?).await?;
+    if keks.is_empty() {
+        bail!(
+            "this database has no keys on an HSM yet: run `intentd admin hsm init` once, with the same configuration"
+        );
+    }
+    hsm.adopt(keks).await.context("the token does not hold this database's keys")?;
+    let nudges = tracker::Nudges::new(chains.iter().map(|chain| chain.spec().chain_id));
+    Ok(Arc::new(App {
+        daemon_id: DaemonId::random(),
+        started_at: crate::clock::now(),
+        limits: Limits::new(&config.limits),
+        db: pool,
+        hsm,
+        chains,
+        lanes: LaneQueues::default(),
+        tracker: nudges,
+        auth_failures: crate::audit::failures::Failures::default(),
+        tasks: TaskTracker::new(),
+        stopping: CancellationToken::new(),
+        config,
+    }))
+}
+
+/// The built-in chains or those of a file, with their URLs from the configuration or the environment.
+///
+/// # Errors
+/// Names the file, the chain and the key.
+pub fn load_chains(config: &ChainsConfig) -> anyhow::Result<Chains> {
+    let text = match &config.file {
+        None => DEFAULT_CHAINS.to_owned(),
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the chains file {}", path.display()))?
+        }
+    };
+    let urls = |variable: &str| {
+        config
+            .rpc_urls
+            .iter()
+            .find(|(name, _)| variable == format!("INTENTD_RPC_URL_{}", name.to_ascii_uppercase().replace('-', "_")))
+            .map(|(_, url)| url.expose().to_owned())
+    };
+    let chains = Chains::load(registry::read(&text, urls)?)?;
+    for name in config.rpc_urls.keys() {
+        if chains.get(name).is_none() {
+            bail!("there is an RPC URL for chain `{name}`, which is not in the chains file");
+        }
+    }
+    Ok(chains)
+}
+
+/// No core dumps: they would hold what is in memory. Says so when it cannot.
+fn harden(config: &Config) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process could not be made undumpable");
+    }
+    if config.environment == Environment::Production && rustix::process::geteuid().is_root() {
+        tracing::warn!("running as root: give the daemon a user of its own");
+    }
+    if !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "listening beyond loopback without TLS of its own: put a TLS proxy in front");
+    }
+}
+
+/// Says where it serves: a line for people, a file for scripts.
+fn announce(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
+    let url = format!("http://{address}");
+    if let Some(path) = &config.ready_file {
+        write_whole(path, &url).with_context(|| format!("cannot write the ready file {}", path.display()))?;
+    }
+    tracing::info!("listening on {url}");
+    Ok(())
+}
+
+/// Readers never see half of it.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, text)?;
+    std::fs::rename(part, path)
+}
+
+async fn wait_for_signal(stopping: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::error!("cannot wait for signals");
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = stopping.cancelled() => {}
+    }
+    stopping.cancel();
+}
+
+/// Pipelines end, the tracker stops, the HSM is closed with no call in flight, then the pool.
+async fn stop(app: Arc<App>, drain: Duration) {
+    app.stopping.cancel();
+    app.tasks.close();
+    if tokio::time::timeout(drain, app.tasks.wait()).await.is_err() {
+        tracing::warn!(
+            "work was still in flight after {} s; what was committed is picked up at the next start",
+            drain.as_secs()
+        );
+    }
+    if let Err(error) = app.auth_failures.flush(&app.db).await {
+        tracing::warn!(%error, "the count of failed authentications was not written");
+    }
+    if let Err(error) = tracker::store::drop_leases(&app.db, app.daemon_id).await {
+        tracing::debug!(%error, "leases were not dropped; they end by themselves");
+    }
+    if let Err(error) = app.hsm.clone().shutdown().await {
+        tracing::warn!(%error, "the HSM was not closed in order");
+    }
+    app.db.close().await;
+    tracing::info!("stopped");
+}

@@ -1,0 +1,286 @@
+//! Signing keys in the database.
+
+use alloy::primitives::Address;
+use sqlx::{FromRow, PgConnection};
+
+use super::{KeyState, ResolveError, SigningKey, Tier, choose};
+use crate::access::{self, Lock, Permission, Principal, SecretPath};
+use crate::db::DbError;
+use crate::hsm::{KeyRef, PublicKey};
+use crate::ids::{KekId, KeyId, OrgId, SecretId, VaultId};
+use crate::vaults::secrets::store::NewKey;
+use crate::vaults::{self, Vault};
+
+/// Most vaults of one agent that are looked at for one path.
+const VAULTS_MAX: i64 = 200;
+
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT k.id, k.org_id, k.vault_id, k.secret_id, k.path, k.version, k.address, k.public_key, k.custody, k.blob,
+                    k.mechanism, k.kek_id, k.cka_id, k.mac_kek_id, k.mac, k.state ",
+            $tail
+        )
+    };
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: KeyId,
+    org_id: OrgId,
+    vault_id: VaultId,
+    secret_id: SecretId,
+    path: String,
+    version: i32,
+    address: Vec<u8>,
+    public_key: Vec<u8>,
+    custody: String,
+    blob: Option<Vec<u8>>,
+    mechanism: Option<i64>,
+    kek_id: Option<KekId>,
+    cka_id: Option<Vec<u8>>,
+    mac_kek_id: KekId,
+    mac: Vec<u8>,
+    state: String,
+}
+
+impl Row {
+    fn key(self) -> Result<SigningKey, DbError> {
+        let id = self.id;
+        self.read()
+            .ok_or_else(|| DbError::Internal(sqlx::Error::Decode(format!("signing key {id} cannot be read").into())))
+    }
+
+    fn read(self) -> Option<SigningKey> {
+        let mac = self.mac.try_into().ok()?;
+        let key_ref = match self.custody.as_str() {
+            "wrapped" => KeyRef::Wrapped {
+                blob: self.blob?,
+                mechanism: u64::try_from(self.mechanism?).ok()?,
+                kek_id: self.kek_id?,
+                mac_kek_id: self.mac_kek_id,
+                mac,
+            },
+            "token" => KeyRef::Token { cka_id: self.cka_id?.try_into().ok()?, mac_kek_id: self.mac_kek_id, mac },
+            _ => return None,
+        };
+        let state = match self.state.as_str() {
+            "active" => KeyState::Active,
+            "superseded" => KeyState::Superseded,
+            "destroyed" => KeyState::Destroyed,
+            _ => return None,
+        };
+        let public_key = PublicKey::from_bytes(self.public_key.try_into().ok()?).ok()?;
+        // The address is the public key's, never what a column says alone.
+        let address = Some(public_key.address()).filter(|address| *address == Address::from_slice(&self.address))?;
+        Some(SigningKey {
+            id: self.id,
+            org_id: self.org_id,
+            vault_id: self.vault_id,
+            secret_id: self.secret_id,
+            path: self.path,
+            version: self.version,
+            address,
+            public_key,
+            key_ref,
+            state,
+        })
+    }
+}
+
+/// A key, whatever its state.
+///
+/// # Errors
+/// As any statement.
+pub async fn get(conn: &mut PgConnection, id: KeyId) -> Result<Option<SigningKey>, DbError> {
+    let row: Option<Row> =
+        sqlx::query_as(select!("FROM signing_keys k WHERE k.id = $1")).bind(id).fetch_optional(conn).await?;
+    row.map(Row::key).transpose()
+}
+
+#[derive(FromRow)]
+struct Candidate {
+    bound: bool,
+    human_owned: bool,
+    #[sqlx(flatten)]
+    row: Row,
+}
+
+impl Candidate {
+    fn tier(&self) -> Tier {
+        match (self.human_owned, self.bound) {
+            (true, true) => Tier::Bound,
+            (true, false) => Tier::Readable,
+            (false, _) => Tier::AgentOwned,
+        }
+    }
+}
+
+/// The key that an agent's intent is signed with: of the keys at this path that it may read, those of the nearest tier (bound human-owned vaults,
+/// other human-owned vaults, agent-owned vaults), if they have one address.
+///
+/// # Errors
+/// [`ResolveError`]. An agent without read access to the path anywhere is refused alike whether or not there is a key.
+pub async fn resolve(
+    conn: &mut PgConnection,
+    principal: &Principal,
+    path: &SecretPath,
+) -> Result<SigningKey, ResolveError> {
+    let candidates: Vec<Candidate> = sqlx::query_as(select!(
+        ", v.id = ANY(a.vault_ids) AS bound, v.created_by_type = 'user' AS human_owned
+         FROM signing_keys k
+         JOIN secrets s ON s.id = k.secret_id AND s.deleted_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > now())
+         JOIN vaults v ON v.id = k.vault_id AND v.deleted_at IS NULL
+         JOIN agents a ON a.id = $3 AND a.org_id = k.org_id
+         WHERE k.org_id = $1 AND k.path = $2 AND k.state = 'active'
+           AND ((v.created_by_type = 'agent' AND v.created_by = a.id)
+                OR EXISTS (SELECT 1 FROM policies p WHERE p.vault_id = v.id AND p.principal_type = 'agent' AND p.principal_id = a.id))
+         ORDER BY v.created_by_type = 'user' DESC, v.id = ANY(a.vault_ids) DESC, k.created_at DESC, k.id LIMIT $4"
+    ))
+    .bind(principal.org_id)
+    .bind(path.as_str())
+    .bind(principal.agent_id())
+    .bind(VAULTS_MAX)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(DbError::from)?;
+    let mut usable = Vec::new();
+    for candidate in candidates {
+        if may_read(conn, principal, candidate.row.vault_id, path).await? {
+            usable.push((candidate.tier(), candidate.row.key()?));
+        }
+    }
+    match choose(path, usable)? {
+        Some(key) => Ok(key),
+        None => Err(why_none(conn, principal, path).await?),
+    }
+}
+
+async fn may_read(
+    conn: &mut PgConnection,
+    principal: &Principal,
+    vault_id: VaultId,
+    path: &SecretPath,
+) -> Result<bool, DbError> {
+    let Some(vault) = vaults::store::get(conn, principal.org_id, vault_id).await? else { return Ok(false) };
+    let grants = access::store::grants(conn, principal, &vault, Lock::None).await?;
+    Ok(grants.check(path, Permission::Read).is_ok())
+}
+
+/// Why no key was found: not allowed anywhere, or nothing there that signs.
+async fn why_none(conn: &mut PgConnection, principal: &Principal, path: &SecretPath) -> Result<ResolveError, DbError> {
+    let mut allowed = Vec::new();
+    for vault in vaults::store::list(conn, principal).await? {
+        let grants = access::store::grants(conn, principal, &vault, Lock::None).await?;
+        if grants.check(path, Permission::Read).is_ok() {
+            allowed.push(vault.id);
+        }
+    }
+    if allowed.is_empty() {
+        return Ok(ResolveError::Forbidden(path.clone()));
+    }
+    let something: Option<i32> = sqlx::query_scalar(
+        "SELECT 1 FROM secrets WHERE vault_id = ANY($1) AND org_id = $2 AND path = $3 AND deleted_at IS NULL LIMIT 1",
+    )
+    .bind(&allowed)
+    .bind(principal.org_id)
+    .bind(path.as_str())
+    .fetch_optional(conn)
+    .await?;
+    Ok(if something.is_some() { ResolveError::NotASigningKey(path.clone()) } else { ResolveError::NoKey(path.clone()) })
+}
+
+#[derive(FromRow)]
+struct Held {
+    path: String,
+    vault_id: VaultId,
+    org_id: OrgId,
+}
+
+/// Whether a key still may sign for an agent: for the transaction that signs, on its own connection. Holds the rows of the vault, the secret and
+/// the key, the agent's row and its policies `FOR SHARE`, in this order, so that a replacement, a deletion or a revocation that has been answered
+/// holds, and one that comes now waits.
+///
+/// # Errors
+/// [`ResolveError::NotActive`], [`ResolveError::Denied`], or could not be checked.
+pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) -> Result<(), ResolveError> {
+    let held: Option<Held> = sqlx::query_as(
+        "SELECT k.path, k.vault_id, k.org_id FROM signing_keys k
+         JOIN secrets s ON s.id = k.secret_id
+         JOIN vaults v ON v.id = k.vault_id
+         WHERE k.id = $1 AND k.org_id = $2 AND k.state = 'active' AND v.deleted_at IS NULL AND s.deleted_at IS NULL
+           AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())
+         FOR SHARE OF v, s, k",
+    )
+    .bind(id)
+    .bind(principal.org_id)
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(DbError::from)?;
+    let Some(held) = held else { return Err(ResolveError::NotActive) };
+    let vault: Option<Vault> = vaults::store::get(conn, held.org_id, held.vault_id).await?;
+    let vault = vault.ok_or(ResolveError::NotActive)?;
+    let path = SecretPath::parse(&held.path).map_err(|_| ResolveError::NotActive)?;
+    let grants = access::store::grants(conn, principal, &vault, Lock::Share).await?;
+    grants.check(&path, Permission::Read)?;
+    Ok(())
+}
+
+/// A new key.
+///
+/// # Errors
+/// As any statement.
+pub async fn insert(
+    conn: &mut PgConnection,
+    vault_id: VaultId,
+    secret_id: SecretId,
+    key: &NewKey,
+) -> Result<(), DbError> {
+    let (custody, blob, mechanism, kek_id, cka_id, mac_kek_id, mac) = match &key.key_ref {
+        KeyRef::Wrapped { blob, mechanism, kek_id, mac_kek_id, mac } => {
+            let mechanism = i64::try_from(*mechanism)
+                .map_err(|_| DbError::Internal(sqlx::Error::Encode("a wrapping mechanism beyond 63 bits".into())))?;
+            ("wrapped", Some(blob.as_slice()), Some(mechanism), Some(*kek_id), None, *mac_kek_id, mac)
+        }
+        KeyRef::Token { cka_id, mac_kek_id, mac } => {
+            ("token", None, None, None, Some(cka_id.as_slice()), *mac_kek_id, mac)
+        }
+    };
+    sqlx::query(
+        "INSERT INTO signing_keys (id, org_id, vault_id, secret_id, path, version, address, public_key, custody, blob, mechanism,
+                                   kek_id, cka_id, mac_kek_id, mac, state)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'active')",
+    )
+    .bind(key.context.key_id)
+    .bind(key.context.org_id)
+    .bind(vault_id)
+    .bind(secret_id)
+    .bind(&key.context.path)
+    .bind(key.context.version)
+    .bind(key.public_key.address().as_slice())
+    .bind(key.public_key.to_bytes().as_slice())
+    .bind(custody)
+    .bind(blob)
+    .bind(mechanism)
+    .bind(kek_id)
+    .bind(cka_id)
+    .bind(mac_kek_id)
+    .bind(mac.as_slice())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends the signing of a secret's key, if it has an active one. It is kept until what it signed is settled.
+///
+/// # Errors
+/// As any statement.
+pub async fn supersede(conn: &mut PgConnection, secret_id: SecretId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE signing_keys SET state = 'superseded', superseded_at = now() WHERE secret_id = $1 AND state = 'active'",
+    )
+    .bind(secret_id)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

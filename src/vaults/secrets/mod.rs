@@ -1,0 +1,302 @@
+//! Secrets: values under paths, in versions. Bodies are sealed under keys of the HSM; signing keys go into it.
+
+pub mod http;
+pub mod rules;
+pub mod store;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use self::rules::{Content, Refusal, SecretType};
+use self::store::{Body, Current, NewKey, NewVersion, Stored};
+use super::{Vault, keys};
+use crate::access::{self, AccessError, Authorised, Lock, Permission, Principal, SecretPath};
+use crate::app::App;
+use crate::audit::{self, Event, Resource};
+use crate::db::DbError;
+use crate::hsm::{Custody, HsmError, KeyContext};
+use crate::ids::{KeyId, OrgId, VaultId};
+
+/// How often a version is prepared again because another request stored one first.
+const ATTEMPTS: usize = 16;
+
+/// A secret as it is to be stored.
+pub struct NewSecret {
+    /// The type.
+    pub kind: SecretType,
+    /// The value.
+    pub value: Zeroizing<String>,
+    /// The client's own object.
+    pub metadata: Value,
+    /// Kept for the client.
+    pub rotation_policy: Option<Value>,
+    /// When it ends.
+    pub expires_at: Option<OffsetDateTime>,
+    /// How often it may be read.
+    pub max_access_count: Option<i32>,
+}
+
+/// A secret with its value, as read.
+pub struct Opened {
+    /// Everything but the value.
+    pub current: Current,
+    /// The value.
+    pub value: Zeroizing<String>,
+}
+
+/// Why a secret was not stored, read or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Not allowed, or could not be checked.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// A rule about keys says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There never was one.
+    #[error("no such secret")]
+    NotFound,
+    /// Deleted.
+    #[error("the secret was deleted")]
+    Deleted,
+    /// Expired.
+    #[error("the secret has expired")]
+    Expired,
+    /// Read as often as it may be.
+    #[error("the secret was read as often as its max_access_count allows")]
+    Exhausted,
+    /// The vault went away meanwhile.
+    #[error("no such vault")]
+    NoVault,
+    /// Too many requests store this path at once.
+    #[error("too many requests store this secret at once; nothing was stored")]
+    Contended,
+    /// The stored value is not what was sealed.
+    #[error("the stored value is not text")]
+    NotText,
+    /// The HSM did not do it.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+    /// The database did not do it.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// What binds a sealed body to its row. Every part has its length in front.
+fn associated_data(org_id: OrgId, vault_id: VaultId, path: &SecretPath, version: i32, kind: &str) -> Vec<u8> {
+    let version = version.to_be_bytes();
+    let parts: [&[u8]; 6] = [
+        b"intentd secret 1",
+        org_id.0.as_bytes(),
+        vault_id.0.as_bytes(),
+        path.as_str().as_bytes(),
+        &version,
+        kind.as_bytes(),
+    ];
+    let mut data = Vec::new();
+    for part in parts {
+        data.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        data.extend_from_slice(part);
+    }
+    data
+}
+
+/// Stores the next version of a secret. A signing key goes into the HSM, and unless a human asked to keep it exportable its
+/// plaintext is kept nowhere.
+///
+/// The version's number is part of what is sealed, so sealing and import happen first, without any lock, and are done again if another
+/// request stored a version meanwhile. Key row, blob, version and audit row are one transaction; in it the permission is looked up again
+/// with its rows held.
+///
+/// # Errors
+/// [`SecretError`]; then nothing was stored.
+pub async fn put(
+    app: &App,
+    principal: &Principal,
+    vault: &Vault,
+    path: &SecretPath,
+    new: &NewSecret,
+) -> Result<Stored, SecretError> {
+    let mut conn = app.db.acquire().await.map_err(DbError::from)?;
+    access::authorise(&mut conn, principal, vault, path, Permission::Write, Lock::None).await?;
+    drop(conn);
+    let content = rules::content(path, new.kind, &new.value, &new.metadata, principal.user_id().is_some())?;
+    for _ in 0..ATTEMPTS {
+        let mut conn = app.db.acquire().await.map_err(DbError::from)?;
+        let head = store::head(&mut conn, principal.org_id, vault.id, path).await?;
+        let intents = store::intents_enabled(&mut conn, principal).await?;
+        drop(conn);
+        rules::may_replace(intents, path, head.as_ref().map(|head| head.was_key_type))?;
+        let version = head.as_ref().map_or(0, |head| head.version) + 1;
+        let prepared = prepare(app, principal, vault, path, version, new, &content).await?;
+        match write(app, principal, vault, path, head.as_ref(), new, &prepared).await {
+            Ok(Some(stored)) => return Ok(stored),
+            Ok(None) => prepared.discard(app).await,
+            // A COMMIT whose outcome is unknown may have happened: its key must stay.
+            Err(error @ SecretError::Db(_)) => return Err(error),
+            Err(error) => {
+                prepared.discard(app).await;
+                return Err(error);
+            }
+        }
+    }
+    Err(SecretError::Contended)
+}
+
+/// What the HSM made for a version that is not stored yet.
+struct Prepared {
+    version: i32,
+    body: Option<Body>,
+    key: Option<NewKey>,
+}
+
+impl Prepared {
+    /// Removes a token key that no row will name. A wrapped key is nowhere but here.
+    async fn discard(self, app: &App) {
+        let Some(key) = self.key.filter(|key| key.key_ref.custody() == Custody::Token) else { return };
+        if let Err(error) = app.hsm.destroy(&key.context, &key.key_ref).await {
+            tracing::warn!(key = %key.context.key_id, %error, "a key that was not stored could not be removed from the token");
+        }
+    }
+}
+
+/// The work in the HSM. No lock is held.
+async fn prepare(
+    app: &App,
+    principal: &Principal,
+    vault: &Vault,
+    path: &SecretPath,
+    version: i32,
+    new: &NewSecret,
+    content: &Content,
+) -> Result<Prepared, SecretError> {
+    let body = if content.keeps_body() {
+        let aad = associated_data(principal.org_id, vault.id, path, version, new.kind.as_str());
+        Some(Body(app.hsm.seal(&aad, new.value.as_bytes()).await?))
+    } else {
+        None
+    };
+    let key = match content.scalar() {
+        None => None,
+        Some(scalar) => {
+            let context = KeyContext {
+                org_id: principal.org_id,
+                key_id: KeyId::random(),
+                path: path.as_str().to_owned(),
+                version,
+            };
+            let custody = app.config.hsm.as_ref().map_or_else(Custody::default, |hsm| hsm.custody);
+            let (key_ref, public_key) = app.hsm.import(&context, custody, scalar).await?;
+            Some(NewKey { context, key_ref, public_key })
+        }
+    };
+    Ok(Prepared { version, body, key })
+}
+
+/// The transaction. `None`: another version was stored first.
+async fn write(
+    app: &App,
+    principal: &Principal,
+    vault: &Vault,
+    path: &SecretPath,
+    head: Option<&store::Head>,
+    new: &NewSecret,
+    prepared: &Prepared,
+) -> Result<Option<Stored>, SecretError> {
+    let mut tx = app.db.begin().await.map_err(DbError::from)?;
+    let Some(vault) = super::store::get_for_share(&mut tx, principal.org_id, vault.id).await? else {
+        return Err(SecretError::NoVault);
+    };
+    let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Write, Lock::Share).await?;
+    let version =
+        NewVersion { head, version: prepared.version, new, body: prepared.body.as_ref(), key: prepared.key.as_ref() };
+    let Some(stored) = store::write(&mut tx, &granted, &version).await? else { return Ok(None) };
+    let mut event = Event::by(principal, "secret.write", Resource::new("secret", stored.id))
+        .with("vault_id", granted.vault_id().to_string())
+        .with("path", path.as_str())
+        .with("type", new.kind.as_str())
+        .with("version", stored.version);
+    if let Some(key) = &prepared.key {
+        event =
+            event.with("key_id", key.context.key_id.to_string()).with("address", key.public_key.address().to_string());
+    }
+    audit::record(&mut tx, event).await?;
+    tx.commit().await.map_err(DbError::from)?;
+    Ok(Some(stored))
+}
+
+/// Reads a secret's value. The count of accesses and the audit row are committed after it was opened and before it is given out.
+///
+/// # Errors
+/// [`SecretError`]: not allowed comes before not there.
+pub async fn read(app: &App, principal: &Principal, vault: &Vault, path: &SecretPath) -> Result<Opened, SecretError> {
+    let mut conn = app.db.acquire().await.map_err(DbError::from)?;
+    let granted = access::authorise(&mut conn, principal, vault, path, Permission::Read, Lock::None).await?;
+    let intents = store::intents_enabled(&mut conn, principal).await?;
+    rules::may_read(intents, path, false)?;
+    let current = store::current(&mut conn, &granted).await?.ok_or(SecretError::NotFound)?;
+    drop(conn);
+    rules::may_read(intents, path, current.was_key_type)?;
+    check_live(&current)?;
+    let Some(Body(envelope)) = &current.body else {
+        let address = current.key_address.ok_or(SecretError::NotFound)?;
+        return Err(Refusal::KeyHeldInHsm(address).into());
+    };
+    let aad = associated_data(granted.org_id(), granted.vault_id(), path, current.version, &current.kind);
+    let mut bytes = app.hsm.open(&aad, envelope).await?;
+    let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| SecretError::NotText)?;
+    let value = Zeroizing::new(text);
+
+    let mut tx = app.db.begin().await.map_err(DbError::from)?;
+    if !store::count_access(&mut tx, &granted, &current).await? {
+        return Err(SecretError::Exhausted);
+    }
+    let event =
+        secret_event(principal, "secret.read", &granted, &current.id.to_string()).with("version", current.version);
+    audit::record(&mut tx, event).await?;
+    tx.commit().await.map_err(DbError::from)?;
+    Ok(Opened { current, value })
+}
+
+fn check_live(current: &Current) -> Result<(), SecretError> {
+    if current.deleted {
+        return Err(SecretError::Deleted);
+    }
+    if current.expires_at.is_some_and(|end| crate::clock::now() >= end) {
+        return Err(SecretError::Expired);
+    }
+    if current.max_access_count.is_some_and(|max| current.access_count >= max) {
+        return Err(SecretError::Exhausted);
+    }
+    Ok(())
+}
+
+fn secret_event(principal: &Principal, action: &'static str, granted: &Authorised, id: &str) -> Event {
+    Event::by(principal, action, Resource::new("secret", id))
+        .with("vault_id", granted.vault_id().to_string())
+        .with("path", granted.path().as_str())
+}
+
+/// Deletes a secret. Its signing key signs nothing new, but stays until what it signed is settled.
+///
+/// # Errors
+/// [`SecretError`].
+pub async fn delete(app: &App, principal: &Principal, vault: &Vault, path: &SecretPath) -> Result<(), SecretError> {
+    let mut tx = app.db.begin().await.map_err(DbError::from)?;
+    let Some(vault) = super::store::get_for_share(&mut tx, principal.org_id, vault.id).await? else {
+        return Err(SecretError::NoVault);
+    };
+    let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Delete, Lock::Share).await?;
+    let intents = store::intents_enabled(&mut tx, principal).await?;
+    let head = store::head(&mut tx, principal.org_id, vault.id, path).await?;
+    rules::may_replace(intents, path, head.as_ref().map(|head| head.was_key_type))?;
+    let head = head.ok_or(SecretError::NotFound)?;
+    if !store::delete(&mut tx, &granted, head.id).await? {
+        return Err(SecretError::Deleted);
+    }
+    keys::store::supersede(&mut tx, head.id).await?;
+    audit::record(&mut tx, secret_event(principal, "secret.delete", &granted, &head.id.to_string())).await?;
+    tx.commit().await.map_err(DbError::from)?;
+    Ok(())
+}
