@@ -1,0 +1,5 @@
+//! Who may come in, and what that may do.
+
+mod policies;
+mod tenants;
+mod tokens;

@@ -1,0 +1,9 @@
+//! Chains, their nodes, and what is encoded for them.
+
+mod contracts;
+mod registry;
+mod rpc;
+mod send;
+mod simulate;
+mod tx;
+mod wrong_chain;

@@ -1,0 +1,211 @@
+//! The typed calls on a real node, and what becomes of answers that make no sense.
+
+use std::time::Duration;
+
+use alloy::primitives::{Address, B256, Bytes, U256};
+use intentd::chain::fees::{Ceilings, FeeError, FeeRequest, choose};
+use intentd::chain::{Fees, RpcError, TxRequest, Unreachable};
+use intentd::money::Wei;
+use serde_json::{Value, json};
+
+use super::tx::{sign, transfer};
+use crate::harness::anvil::{Anvil, OTHER, RICH};
+use crate::harness::rpc_proxy::{Act, RpcProxy};
+
+/// More than anvil ever takes to mine.
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn the_typed_calls_read_a_real_node() {
+    let anvil = Anvil::start(31337);
+    let chain = anvil.chain("anvil");
+    let rpc = chain.rpc().await.unwrap();
+    assert_eq!(rpc.balance(RICH).await, Ok(Wei::from(10_000 * 10u128.pow(18))));
+    let contract = Address::repeat_byte(0xc0);
+    assert_eq!(rpc.has_code(contract).await, Ok(false));
+    anvil.set_code(contract, &[0x5f, 0x5f, 0xfd]).await;
+    assert_eq!(rpc.has_code(contract).await, Ok(true));
+
+    let head = rpc.head().await.unwrap();
+    assert_eq!((head.number, head.gas_limit, head.base_fee), (0, 30_000_000, Some(1_000_000_000)));
+    let signed = sign(&transfer(31337), 0);
+    rpc.send_raw(&signed.raw).await;
+    anvil.receipt(signed.hash, SOON).await;
+    let receipt = rpc.receipt(signed.hash).await.unwrap().unwrap();
+    assert_eq!((receipt.block_number, receipt.transaction_hash), (1, signed.hash));
+    assert_eq!(rpc.block(1).await.unwrap().unwrap().hash, receipt.block_hash);
+    assert_eq!(rpc.block(1).await.unwrap().unwrap().parent_hash, head.hash);
+    assert_eq!(rpc.block(2).await, Ok(None));
+    assert!(receipt.effective_gas_price.is_some());
+
+    let call = |to, data: &[u8]| TxRequest {
+        from: RICH,
+        to,
+        value: Wei::ZERO,
+        data: Bytes::copy_from_slice(data),
+        gas_limit: None,
+    };
+    assert_eq!(rpc.estimate_gas(&call(OTHER, &[])).await, Ok(21_000));
+    assert!(rpc.estimate_gas(&call(OTHER, &[1; 32])).await.unwrap() >= 21_000 + 32 * 16);
+    let error = rpc.estimate_gas(&call(contract, &[])).await.unwrap_err();
+    assert!(error.node_error().is_some(), "{error}");
+}
+
+#[tokio::test]
+async fn receipts_come_in_the_order_asked_whatever_the_nodes_order() {
+    let anvil = Anvil::start(31337);
+    // In reverse, as the specification of JSON-RPC allows.
+    let proxy = RpcProxy::start(&anvil.url());
+    proxy.reverse_batches();
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let rpc = chain.rpc().await.unwrap();
+    let mut hashes: Vec<B256> = Vec::new();
+    for nonce in 0..60 {
+        let signed = sign(&transfer(31337), nonce);
+        rpc.send_raw(&signed.raw).await;
+        hashes.push(signed.hash);
+    }
+    anvil.receipt(hashes[59], SOON).await;
+    hashes.insert(7, B256::repeat_byte(9));
+    let receipts = rpc.receipts(&hashes).await.unwrap();
+    assert_eq!(receipts.len(), 61);
+    for (index, (hash, receipt)) in hashes.iter().zip(&receipts).enumerate() {
+        match receipt {
+            Some(receipt) => assert_eq!(receipt.transaction_hash, *hash),
+            None => assert_eq!(index, 7),
+        }
+    }
+    assert_eq!(rpc.receipts(&[]).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn threat_14_a_receipt_or_transaction_of_something_else_is_not_believed() {
+    let anvil = Anvil::start(31337);
+    let proxy = RpcProxy::start(&anvil.url());
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let rpc = chain.rpc().await.unwrap();
+    let signed = sign(&transfer(31337), 0);
+    rpc.send_raw(&signed.raw).await;
+    anvil.receipt(signed.hash, SOON).await;
+    let lie = |key: &'static str| {
+        Act::edit(move |_, mut result: Value| {
+            result[key] = json!(B256::repeat_byte(1));
+            result
+        })
+    };
+    proxy.on("eth_getTransactionReceipt", lie("transactionHash"));
+    proxy.on("eth_getTransactionByHash", lie("hash"));
+    let garbage = |error: RpcError| matches!(error, RpcError::Unreachable { cause: Unreachable::Garbage(_), .. });
+    assert!(garbage(rpc.receipt(signed.hash).await.unwrap_err()));
+    assert!(garbage(rpc.receipts(&[signed.hash]).await.unwrap_err()));
+    assert!(garbage(rpc.transaction_known(signed.hash).await.unwrap_err()));
+    // In the pool, by a node that answers a receipt without a block.
+    let pooled = Act::edit(|_, mut result: Value| {
+        result["blockNumber"] = Value::Null;
+        result["blockHash"] = Value::Null;
+        result
+    });
+    proxy.on("eth_getTransactionReceipt", pooled);
+    assert_eq!(rpc.receipt(signed.hash).await, Ok(None));
+}
+
+#[tokio::test]
+async fn threat_14_a_node_that_lies_about_prices_is_held_to_the_ceiling() {
+    let anvil = Anvil::start(31337);
+    let proxy = RpcProxy::start(&anvil.url());
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let rpc = chain.rpc().await.unwrap();
+    let ceilings = Ceilings { chain_wei: chain.spec().max_fee_per_gas_ceiling_wei, agent_wei: None };
+    let honest = choose(FeeRequest::default(), &rpc.fee_quote().await.unwrap(), ceilings).unwrap();
+    let base = 1_000_000_000;
+    assert_eq!(
+        honest,
+        Fees::Eip1559 { max_fee_per_gas: 2 * base + 1_000_000_000, max_priority_fee_per_gas: 1_000_000_000 }
+    );
+
+    let dear = json!("0x174876e80000"); // 25,600 gwei
+    let lies = [
+        ("eth_maxPriorityFeePerGas", Act::Answer(dear.clone())),
+        ("eth_maxPriorityFeePerGas", Act::Answer(json!(format!("0x{}", "f".repeat(32))))),
+        (
+            "eth_getBlockByNumber",
+            Act::edit(move |_, mut block: Value| {
+                block["baseFeePerGas"] = dear.clone();
+                block
+            }),
+        ),
+    ];
+    for (method, lie) in lies {
+        proxy.clear();
+        proxy.on(method, lie);
+        let quote = rpc.fee_quote().await.unwrap();
+        let error = choose(FeeRequest::default(), &quote, ceilings).unwrap_err();
+        assert!(matches!(error, FeeError::QuoteAboveCeiling { .. }), "{method}: {error:?}");
+        assert!(error.to_string().starts_with("the node asks more than the ceiling"), "{error}");
+    }
+    // Numbers that fit no fee are garbage, not a saturated number.
+    proxy.clear();
+    proxy.on("eth_gasPrice", Act::Answer(json!(format!("{:#x}", U256::MAX))));
+    assert!(matches!(rpc.fee_quote().await, Err(RpcError::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn threat_14_a_nonce_beyond_64_bits_is_garbage() {
+    let anvil = Anvil::start(31337);
+    let proxy = RpcProxy::start(&anvil.url());
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let rpc = chain.rpc().await.unwrap();
+    for answer in
+        [json!("0x10000000000000000"), json!("0x"), json!("-0x1"), json!("7"), json!(7), json!(null), json!([])]
+    {
+        proxy.on("eth_getTransactionCount", Act::Answer(answer.clone()));
+        let error = rpc.pending_nonce(RICH).await.expect_err(&answer.to_string());
+        assert!(matches!(error, RpcError::Unreachable { cause: Unreachable::Garbage(_), .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_a_tip_method_or_a_base_fee_still_quotes() {
+    let anvil = Anvil::start(31337);
+    let proxy = RpcProxy::start(&anvil.url());
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let rpc = chain.rpc().await.unwrap();
+    proxy.on("eth_maxPriorityFeePerGas", Act::error(-32601, "the method eth_maxPriorityFeePerGas does not exist"));
+    proxy.on("eth_gasPrice", Act::Answer(json!("0x4a817c800"))); // 20 gwei
+    let quote = rpc.fee_quote().await.unwrap();
+    assert_eq!((quote.base_fee, quote.priority_fee), (Some(1_000_000_000), 19_000_000_000));
+    proxy.on(
+        "eth_getBlockByNumber",
+        Act::edit(|_, mut block: Value| {
+            block.as_object_mut().unwrap().remove("baseFeePerGas");
+            block
+        }),
+    );
+    let quote = rpc.fee_quote().await.unwrap();
+    let ceilings = Ceilings { chain_wei: u128::MAX, agent_wei: None };
+    let fees = choose(FeeRequest::default(), &quote, ceilings);
+    assert_eq!(fees, Ok(Fees::Legacy { gas_price: 20_000_000_000 }));
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_cut_off() {
+    let anvil = Anvil::start(31337);
+    let proxy = RpcProxy::start(&anvil.url());
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let rpc = chain.rpc().await.unwrap();
+    proxy.on("eth_getCode", Act::Garbage(vec![b' '; 17 * 1024 * 1024]));
+    let error = rpc.code(OTHER).await.unwrap_err();
+    assert!(error.to_string().ends_with("it is longer than 16 MiB"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_there_is_could_not_reach() {
+    let anvil = Anvil::start(31337);
+    let chain = anvil.chain("anvil");
+    chain.rpc().await.unwrap();
+    drop(anvil);
+    let error = chain.rpc().await.unwrap().balance(RICH).await.unwrap_err();
+    assert!(matches!(error, RpcError::Unreachable { .. }), "{error}");
+    let error = chain.rpc().await.unwrap_err();
+    assert_eq!(error.to_string(), "chain anvil: no connection to its node");
+}

@@ -1,0 +1,43 @@
+//! Postgres stopped (SIGSTOP) and let go on, or one of its processes killed.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::stack::Stack;
+
+/// Every server process of the cluster but the postmaster.
+pub fn backends(stack: &Stack) -> Vec<Pid> {
+    let parent = stack.postgres.server().pid().to_string();
+    let is_child = |folder: &std::path::Path| {
+        let stat = std::fs::read_to_string(folder.join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&parent))
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_child(&entry.path()));
+    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    pids.filter_map(Pid::from_raw).collect()
+}
+
+pub fn signal_all(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        let _ = kill_process(*pid, signal);
+    }
+}
+
+/// The whole cluster, stopped until this is dropped.
+pub struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    pub fn postgres(stack: &Stack) -> Self {
+        let postmaster = Pid::from_raw(i32::try_from(stack.postgres.server().pid()).unwrap()).unwrap();
+        signal_all(&[postmaster], Signal::STOP);
+        let mut pids = backends(stack);
+        signal_all(&pids, Signal::STOP);
+        pids.push(postmaster);
+        Self(pids)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal_all(&self.0, Signal::CONT);
+    }
+}

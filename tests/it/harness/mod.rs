@@ -1,0 +1,13 @@
+//! Real things to test against, each ended when its value is dropped.
+#![allow(dead_code, reason = "a tool box: not every tool is in use at all times")]
+
+pub mod anvil;
+pub mod client;
+pub mod daemon;
+pub mod freeze;
+pub mod hsm;
+pub mod install;
+pub mod pg_proxy;
+pub mod rpc_proxy;
+pub mod shim;
+pub mod stack;

@@ -1,0 +1,15 @@
+//! The pipeline on real parts.
+
+mod chains;
+mod concurrency;
+mod crash;
+mod idempotency;
+mod invariants;
+mod lying_node;
+mod nonces;
+mod outside;
+mod poison;
+mod refusals;
+mod reorg;
+mod whole_flow;
+mod window;

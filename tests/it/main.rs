@@ -1,0 +1,15 @@
+//! The integration tests: one binary, a folder per feature, nextest runs each test in its own process.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod access;
+mod agents;
+mod architecture;
+mod audit;
+mod chain;
+mod daemon;
+mod harness;
+mod hsm;
+mod hsm_faults;
+mod intents;
+mod newcomer;
+mod vaults;

@@ -1,0 +1,4 @@
+//! Vaults, secrets and signing keys over HTTP.
+
+mod keys;
+mod secrets;
