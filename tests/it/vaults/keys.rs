@@ -230,3 +230,27 @@ async fn a_right_that_was_checked_holds_and_one_that_was_revoked_does_not() {
     let refused = keys::recheck(&mut conn, &principal, renewed.id).await.unwrap_err();
     assert!(matches!(refused, ResolveError::NotActive), "{refused}");
 }
+
+/// The last statement of the transaction fails, as a crash between C_WrapKey and COMMIT would: nothing of the key may be visible.
+#[tokio::test]
+async fn a_key_its_blob_and_its_address_are_kept_together_or_not_at_all() {
+    let stack = Stack::start().await;
+    let path = format!("/v1/vaults/{}/secrets/keys/base-signer", vault(&stack).await);
+    let secret = key(&fresh_scalar());
+    stack
+        .sql(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the end'; END $$;
+             CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON signing_keys DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION fail()",
+        )
+        .await;
+    let refused = stack.owner.put(&path, &secret).await;
+    assert!(refused.status.is_server_error(), "{}: {}", refused.status, refused.body);
+    for table in ["signing_keys", "secrets", "secret_versions"] {
+        assert_eq!(stack.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
+    }
+    stack.sql("DROP TRIGGER at_commit ON signing_keys").await;
+    let kept = stack.owner.put(&path, &secret).await.expect(201);
+    assert_eq!(kept["version"], 1);
+    assert_eq!(stack.count("SELECT count(*) FROM signing_keys WHERE state = 'active'").await, 1);
+}
