@@ -17,7 +17,7 @@ use super::view;
 use crate::access::Principal;
 use crate::app::App;
 use crate::chain::fees;
-use crate::chain::{Ceilings, Chain, Fees, Kind as ChainKind, NodeError, Rpc, RpcError, TxRequest, UnsignedTx};
+use crate::chain::{Ceilings, Chain, Kind as ChainKind, NodeError, Rpc, RpcError, TxRequest, UnsignedTx};
 use crate::ids::{AgentId, IntentId, OrgId};
 use crate::money::Wei;
 use crate::simulate::{self, Simulation, SimulationStatus, UNMINED_MAX};
@@ -243,40 +243,9 @@ async fn simulate_if_asked(
     }
 }
 
-/// What a no-op that takes over a nonce pays: what the market asks, and enough to replace bytes that may be in a pool, but never more
-/// than the chain's ceiling. At the ceiling it may not replace them; then they are mined themselves, which closes the nonce too.
-pub(super) fn noop_fees(current: Option<Fees>, fresh: Fees, ceiling_wei: u128) -> Fees {
-    let bump = |wei: u128| wei.saturating_add(wei / 8).saturating_add(1);
-    match (current, fresh) {
-        (None, fresh) => fresh,
-        (Some(Fees::Legacy { gas_price }), fresh) => {
-            Fees::Legacy { gas_price: bump(gas_price).max(fresh.max_per_gas()).min(ceiling_wei) }
-        }
-        (Some(Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas }), fresh) => {
-            let tip = match fresh {
-                Fees::Eip1559 { max_priority_fee_per_gas, .. } => max_priority_fee_per_gas,
-                Fees::Legacy { gas_price } => gas_price,
-            };
-            let max_fee_per_gas = bump(max_fee_per_gas).max(fresh.max_per_gas()).min(ceiling_wei);
-            let max_priority_fee_per_gas = bump(max_priority_fee_per_gas).max(tip).min(max_fee_per_gas);
-            Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_no_op_replaces_what_is_out_there_and_never_passes_the_ceiling() {
-        let fees = |max, tip| Fees::Eip1559 { max_fee_per_gas: max, max_priority_fee_per_gas: tip };
-        assert_eq!(noop_fees(None, fees(10, 1), 100), fees(10, 1));
-        assert_eq!(noop_fees(Some(fees(80, 8)), fees(10, 1), 100), fees(91, 10));
-        // Signed at the ceiling itself: the nonce can still be closed.
-        assert_eq!(noop_fees(Some(fees(100, 100)), fees(10, 1), 100), fees(100, 100));
-        assert_eq!(noop_fees(Some(Fees::Legacy { gas_price: 100 }), fees(10, 1), 100), Fees::Legacy { gas_price: 100 });
-    }
 
     #[test]
     fn only_a_call_that_fails_is_doomed() {

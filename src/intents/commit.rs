@@ -173,7 +173,7 @@ async fn reserve_and_sign(
 ) -> Result<Committed, IntentError> {
     // 1. The claim: whoever took it over may commit, and we may not.
     if let Some(claim) = checked.claim
-        && !store::complete_claim(conn, checked.agent_id, claim.key_hash, claim.token).await?
+        && !store::hold_claim(conn, checked.agent_id, claim.key_hash, claim.token).await?
     {
         return Err(IntentError::ClaimLost);
     }

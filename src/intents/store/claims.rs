@@ -96,8 +96,8 @@ async fn is_settled(conn: &mut PgConnection, intent: IntentId) -> Result<bool, s
     row.try_get("settled")
 }
 
-/// The first statement of T1: the claim is still ours, and is completed if this transaction commits. Locks the key's row.
-pub async fn complete_claim(
+/// The first statement of T1: the claim is still ours, and stays so until this transaction ends. Locks the key's row.
+pub async fn hold_claim(
     conn: &mut PgConnection,
     agent: AgentId,
     key_hash: [u8; 32],

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use alloy::primitives::{Address, B256, Bytes};
 
 use super::super::broadcast::{self, Sent};
-use super::super::check::noop_fees;
 use super::super::lanes::Lane;
 use super::super::state::{Event, Outcome, SlotState};
 use super::store::{self, OpenSlot};
@@ -249,7 +248,7 @@ async fn close(app: &Arc<App>, chain: &Arc<Chain>, rpc: &Rpc, slot: &OpenSlot) -
         tracing::warn!(chain = %spec.name, nonce = slot.nonce, "a no-op would cost more than the chain's fee ceiling: waiting");
         return Ok(());
     };
-    let fees: Fees = noop_fees(current, fresh, spec.max_fee_per_gas_ceiling_wei);
+    let fees: Fees = fees::noop_fees(current, fresh, spec.max_fee_per_gas_ceiling_wei);
     let tx = UnsignedTx {
         chain_id: spec.chain_id,
         from: slot.lane.address,
