@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::jwt::{self, Claims};
 use super::store::AgentIdentity;
 use super::tokens::{KeyKind, PlainKey};
-use super::{AccessError, Actor, Credential, Denial, Principal, store};
+use super::{AccessError, Action, Actor, Credential, Denial, Principal, store};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::http::extract::{Body, Peer};
@@ -146,7 +146,7 @@ async fn agent_token(
         scopes,
         vault_ids: vault_ids.iter().map(|id| id.0).collect(),
         intents_api_enabled: Some(agent.intents_api_enabled),
-        ..claims(&app, &principal, key.prefix(), ttl_s)
+        ..claims(&app, &principal, jwt::Root::KeyPrefix(key.prefix().to_owned()), ttl_s)
     };
     let token = issue(&app, &principal, &claims).await?;
     Ok(Json(agent_token_reply(&token, ttl_s, &agent, &claims)))
@@ -182,13 +182,14 @@ async fn api_key_token(
         Err(who) => return Err(refused(&app, who, peer, &api_key)),
     };
     drop(conn);
-    let claims = claims(&app, &principal, key.prefix(), jwt::USER_TTL_S);
+    let root = jwt::Root::KeyPrefix(key.prefix().to_owned());
+    let claims = claims(&app, &principal, root, jwt::USER_TTL_S);
     let token = issue(&app, &principal, &claims).await?;
     Ok(Json(json!({ "access_token": token, "token_type": "Bearer", "expires_in": jwt::USER_TTL_S })))
 }
 
 /// The claims that every token has.
-fn claims(app: &App, principal: &Principal, key_prefix: &str, ttl_s: u32) -> Claims {
+fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Claims {
     let iat = crate::clock::now().unix_timestamp();
     Claims {
         sub: jwt::subject(principal.actor),
@@ -200,7 +201,7 @@ fn claims(app: &App, principal: &Principal, key_prefix: &str, ttl_s: u32) -> Cla
         iss: app.config.issuer.clone(),
         aud: app.config.issuer.clone(),
         jti: Uuid::new_v4(),
-        key_prefix: key_prefix.to_owned(),
+        root,
         intents_api_enabled: None,
     }
 }
@@ -247,6 +248,18 @@ async fn jwt_public_key(State(app): State<Arc<App>>, Peer(peer): Peer) -> Result
     app.limits.check_peer(peer)?;
     let key = app.hsm.jwt_public_key().ok_or_else(|| Problem::unavailable("the HSM has no token key yet", 5))?;
     Ok(Json(json!({ "alg": "EdDSA", "public_key_base64": STANDARD.encode(key) })))
+}
+
+/// Lets through who may do this; refuses, and writes down, everybody else.
+///
+/// # Errors
+/// 403; and when the row cannot be written.
+pub async fn require(app: &App, principal: &Principal, action: Action, resource: Resource) -> Result<(), Problem> {
+    let who = action.who();
+    if who.includes(principal) {
+        return Ok(());
+    }
+    Err(deny(app, principal, action.as_str(), resource, who.refusal()).await?)
 }
 
 /// Writes down that a principal was refused, and gives the reply.

@@ -43,11 +43,22 @@ pub struct Claims {
     pub aud: String,
     /// Its id, for revocation.
     pub jti: Uuid,
-    /// The public prefix of the key it was exchanged for: a token does not outlive that key.
-    pub key_prefix: String,
+    /// What it was exchanged for, which it does not outlive.
+    #[serde(flatten)]
+    pub root: Root,
     /// Informational, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intents_api_enabled: Option<bool>,
+}
+
+/// What a token rests on, as one claim: `key_prefix` or `epoch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Root {
+    /// The public prefix of an API key.
+    KeyPrefix(String),
+    /// The epoch of the human's or agent's row: no key.
+    Epoch(i32),
 }
 
 impl Claims {

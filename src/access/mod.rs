@@ -11,7 +11,9 @@ pub mod jwt;
 pub mod path;
 pub mod policy;
 pub mod principal;
+pub mod roles;
 pub mod store;
+pub mod throttle;
 pub mod tokens;
 
 mod grants;
@@ -20,6 +22,7 @@ pub use grants::Grants;
 pub use path::SecretPath;
 pub use policy::Permission;
 pub use principal::{Actor, Credential, KeyRoot, Principal, Role};
+pub use roles::Action;
 
 use sqlx::PgConnection;
 

@@ -54,17 +54,17 @@ pub enum Role {
 pub enum Credential {
     /// A key, sent as it is.
     Key(KeyRoot),
-    /// A token of ours, which lives no longer than the key it was exchanged for.
+    /// A token of ours, which lives no longer than what it was exchanged for.
     Token {
         /// Its id, which can be revoked.
         jti: Uuid,
-        /// The key it was exchanged for.
+        /// What it was exchanged for.
         root: KeyRoot,
     },
 }
 
 impl Credential {
-    /// The key behind it.
+    /// What it rests on.
     #[must_use]
     pub fn root(&self) -> KeyRoot {
         match self {
@@ -73,13 +73,16 @@ impl Credential {
     }
 }
 
-/// The key behind a credential.
+/// What a credential rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyRoot {
     /// An agent's key, by its hash: after a rotation the agent has another.
     Agent(KeyHash),
     /// A human's key, by its id.
     User(ApiKeyId),
+    /// No key: a human's password, an agent's certificate or its identity provider. What was proven holds until the epoch of the
+    /// human's or agent's row is raised.
+    Epoch(i32),
 }
 
 /// Only `access` has one.
@@ -95,6 +98,8 @@ pub struct Principal {
     pub actor: Actor,
     /// A human's role; `None` for agents.
     pub role: Option<Role>,
+    /// A human who runs the installation.
+    pub platform_admin: bool,
     /// How it proved itself.
     pub credential: Credential,
     /// Where the request came from.

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::request::AgentRequest;
 use super::{Agent, store};
-use crate::access::http::{Ids, deny};
+use crate::access::http::{Ids, require};
 use crate::access::tokens::{KeyKind, PlainKey};
-use crate::access::{Actor, Principal};
+use crate::access::{Action, Actor, Principal};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
@@ -36,17 +36,8 @@ fn not_found() -> Problem {
 }
 
 /// Agents are made and changed by the humans who manage the organisation, never by agents.
-async fn require_manager(
-    app: &App,
-    principal: &Principal,
-    asked: &'static str,
-    id: Option<AgentId>,
-) -> Result<(), Problem> {
-    if principal.manages() {
-        return Ok(());
-    }
-    let resource = id.map_or(Resource::kind("agent"), |id| Resource::new("agent", id));
-    Err(deny(app, principal, asked, resource, "only an owner or admin of the organisation may do this").await?)
+async fn require_manager(app: &App, principal: &Principal, action: Action, id: Option<AgentId>) -> Result<(), Problem> {
+    require(app, principal, action, id.map_or(Resource::kind("agent"), |id| Resource::new("agent", id))).await
 }
 
 async fn create(
@@ -54,7 +45,7 @@ async fn create(
     principal: Principal,
     Body(request): Body<AgentRequest>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    require_manager(&app, &principal, "agent.register", None).await?;
+    require_manager(&app, &principal, Action::AgentRegister, None).await?;
     let Actor::User(user_id) = principal.actor else {
         return Err(Problem::forbidden("only humans may register agents"));
     };
@@ -139,7 +130,7 @@ async fn change(
     Ids(id): Ids<AgentId>,
     Body(request): Body<AgentRequest>,
 ) -> Result<Json<Map<String, Value>>, Problem> {
-    require_manager(&app, &principal, "agent.update", Some(id)).await?;
+    require_manager(&app, &principal, Action::AgentUpdate, Some(id)).await?;
     let mut tx = app.db.begin().await?;
     let before = store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
     let mut after = before.clone();
@@ -174,7 +165,7 @@ async fn remove(
     principal: Principal,
     Ids(id): Ids<AgentId>,
 ) -> Result<StatusCode, Problem> {
-    require_manager(&app, &principal, "agent.deactivate", Some(id)).await?;
+    require_manager(&app, &principal, Action::AgentDeactivate, Some(id)).await?;
     let mut tx = app.db.begin().await?;
     if !store::delete(&mut tx, principal.org_id, id).await? {
         return Err(not_found());
@@ -189,7 +180,7 @@ async fn rotate_key(
     principal: Principal,
     Ids(id): Ids<AgentId>,
 ) -> Result<Json<Value>, Problem> {
-    require_manager(&app, &principal, "agent.rotate_key", Some(id)).await?;
+    require_manager(&app, &principal, Action::AgentRotateKey, Some(id)).await?;
     let key = PlainKey::mint(KeyKind::Agent, &*app.hsm.random::<32>().await?);
     let mut tx = app.db.begin().await?;
     let agent = store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;

@@ -13,8 +13,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use super::Resource;
 use super::store::{self, Filter, Row};
-use crate::access::Principal;
+use crate::access::http::require;
+use crate::access::{Action, Principal};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::http::problem::Problem;
@@ -46,9 +48,7 @@ async fn events(
     principal: Principal,
     params: Result<Query<Params>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    if principal.user_id().is_none() {
-        return Err(Problem::forbidden("only humans may read the audit trail"));
-    }
+    require(&app, &principal, Action::AuditRead, Resource::kind("audit")).await?;
     let Query(params) = params.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let Some(filter) = filter(params)? else {
         return Ok(Json(json!({ "events": [], "count": 0 })));

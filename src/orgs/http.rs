@@ -8,8 +8,10 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::store;
-use crate::access::Principal;
+use crate::access::http::require;
+use crate::access::{Action, Principal};
 use crate::app::App;
+use crate::audit::Resource;
 use crate::clock::rfc3339;
 use crate::http::problem::Problem;
 
@@ -19,9 +21,7 @@ pub fn routes() -> Router<Arc<App>> {
 }
 
 async fn members(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
-    if principal.user_id().is_none() {
-        return Err(Problem::forbidden("only humans may list the members of an organisation"));
-    }
+    require(&app, &principal, Action::MemberList, Resource::kind("member")).await?;
     let mut conn = app.db.acquire().await?;
     let members = store::members(&mut conn, principal.org_id).await?;
     let members: Vec<Value> = members

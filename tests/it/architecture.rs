@@ -117,7 +117,7 @@ fn statements_are_in_stores() {
 #[test]
 fn http_is_spoken_in_http_files_only() {
     let allowed =
-        |source: &Source| source.under("http/") || source.name() == "http.rs" || source.path == "src/serve.rs";
+        |source: &Source| source.path.contains("/http/") || source.name() == "http.rs" || source.path == "src/serve.rs";
     only_in("axum", allowed, &[]);
     only_in("tower_http", allowed, &[]);
 }
@@ -234,8 +234,6 @@ fn files_are_short_enough_to_read() {
     /// Without the unit tests at the foot.
     const LINES_MAX: usize = 400;
     const LONGER: &[(&str, usize)] = &[
-        // Statement after statement, each with its reasons.
-        ("src/access/store.rs", 460),
         // T1 on one screen after the other, in its order.
         ("src/intents/commit.rs", 480),
         // The face of the HSM, mostly documentation.

@@ -2,4 +2,5 @@
 
 mod policies;
 mod tenants;
+mod throttle;
 mod tokens;

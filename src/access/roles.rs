@@ -1,0 +1,118 @@
+//! Who may do what in an organisation, as one table. Pure.
+//!
+//! What concerns one vault is decided by its policies and its owner (see [`Grants`](super::Grants)); this is about everything else.
+
+use super::{Actor, Principal, Role};
+
+/// Who may do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Every human of the organisation, and its agents.
+    Everybody,
+    /// Every human of the organisation.
+    Humans,
+    /// Owners and admins.
+    Managers,
+    /// Owners.
+    Owners,
+    /// Whoever runs the installation: humans that `intentd admin` made platform admins, whatever their role.
+    Platform,
+}
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident: $who:ident, $text:literal;)*) => {
+        /// Something that a principal may want to do.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Action { $($(#[$doc])* $name,)* }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Who may.
+            #[must_use]
+            pub fn who(self) -> Who {
+                match self { $(Self::$name => Who::$who,)* }
+            }
+
+            /// As the audit trail names it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+actions! {
+    /// Makes a vault, and owns it.
+    VaultCreate: Everybody, "vault.create";
+    /// Restores a deleted secret.
+    SecretRestore: Managers, "secret.restore";
+    /// Registers an agent.
+    AgentRegister: Managers, "agent.register";
+    /// Changes an agent, its guardrails included.
+    AgentUpdate: Managers, "agent.update";
+    /// Deletes an agent.
+    AgentDeactivate: Managers, "agent.deactivate";
+    /// Gives an agent a new key.
+    AgentRotateKey: Managers, "agent.rotate_key";
+    /// Gives an agent new identity keys.
+    AgentRotateIdentityKeys: Managers, "agent.rotate_identity_keys";
+    /// Makes, rotates and deactivates an agent's signing keys.
+    SigningKeyManage: Managers, "signing_key.manage";
+    /// Lists the humans of the organisation.
+    MemberList: Humans, "member.list";
+    /// Invites a human.
+    MemberInvite: Managers, "member.invite";
+    /// Changes a human's role, or removes one.
+    MemberManage: Managers, "member.manage";
+    /// Reads the organisation's settings, limits and use.
+    OrgRead: Humans, "org.read";
+    /// Changes the organisation's settings.
+    OrgUpdate: Owners, "org.update";
+    /// Reads the rules about addresses that requests may come from.
+    IpRuleList: Humans, "ip_rule.list";
+    /// Changes them.
+    IpRuleManage: Managers, "ip_rule.manage";
+    /// Reads the audit trail.
+    AuditRead: Humans, "audit.read";
+    /// Turns customer-managed encryption on or off, and rotates its keys.
+    CmekManage: Managers, "cmek.manage";
+    /// Changes the installation's chains.
+    ChainManage: Platform, "chain.manage";
+    /// Changes the installation's settings and the organisations' limits.
+    PlatformManage: Platform, "platform.manage";
+}
+
+impl Who {
+    /// Whether `principal` is one of them.
+    #[must_use]
+    pub fn includes(self, principal: &Principal) -> bool {
+        let role = match principal.actor {
+            Actor::User(_) => principal.role,
+            Actor::Agent(_) => None,
+        };
+        match self {
+            Self::Everybody => true,
+            Self::Humans => role.is_some(),
+            Self::Managers => role >= Some(Role::Admin),
+            Self::Owners => role >= Some(Role::Owner),
+            Self::Platform => role.is_some() && principal.platform_admin,
+        }
+    }
+
+    /// For the refusal.
+    #[must_use]
+    pub fn refusal(self) -> &'static str {
+        match self {
+            Self::Everybody => "Insufficient permissions",
+            Self::Humans => "Insufficient permissions: only humans may do this",
+            Self::Managers => "Insufficient permissions: only an owner or admin of the organisation may do this",
+            Self::Owners => "Insufficient permissions: only an owner of the organisation may do this",
+            Self::Platform => {
+                "Insufficient permissions: only a platform admin may do this; `intentd admin platform-admin` makes one"
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Who a credential proves, and whether it still holds.
+
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::access::jwt::{Claims, Root};
+use crate::access::principal::Proof;
+use crate::access::tokens::{KeyHash, PlainKey};
+use crate::access::{Actor, Credential, KeyRoot, Principal, Role};
+use crate::db::DbError;
+use crate::ids::{AgentId, ApiKeyId, OrgId, UserId, VaultId};
+
+/// What authentication needs to know of an agent.
+#[derive(Clone, Debug, FromRow)]
+pub struct AgentIdentity {
+    /// Its id.
+    pub id: AgentId,
+    /// Its organisation.
+    pub org_id: OrgId,
+    #[sqlx(try_from = "Vec<u8>")]
+    key_hash: StoredHash,
+    /// Whether it may come in now: active, not deleted, not expired.
+    pub admitted: bool,
+    /// Its scopes, as given.
+    pub scopes: Vec<String>,
+    /// The vaults it is bound to.
+    pub vault_ids: Vec<VaultId>,
+    /// Whether it may send intents.
+    pub intents_api_enabled: bool,
+    /// Lifetime of its tokens.
+    pub token_ttl_seconds: Option<i32>,
+}
+
+impl AgentIdentity {
+    /// The hash of its key.
+    #[must_use]
+    pub fn key_hash(&self) -> KeyHash {
+        self.key_hash.0
+    }
+}
+
+/// What authentication needs to know of a human's key.
+#[derive(Clone, Debug, FromRow)]
+pub struct UserKeyIdentity {
+    /// The key.
+    pub key_id: ApiKeyId,
+    /// The human.
+    pub user_id: UserId,
+    /// The organisation.
+    pub org_id: OrgId,
+    /// The role.
+    pub role: Role,
+    /// Whether the human runs the installation.
+    pub platform_admin: bool,
+    #[sqlx(try_from = "Vec<u8>")]
+    key_hash: StoredHash,
+    /// Whether it may come in now: key and human active, key not expired.
+    pub admitted: bool,
+}
+
+impl UserKeyIdentity {
+    /// The hash of the key.
+    #[must_use]
+    pub fn key_hash(&self) -> KeyHash {
+        self.key_hash.0
+    }
+}
+
+/// A hash column, whose length a CHECK keeps at 32.
+#[derive(Clone, Copy, Debug)]
+struct StoredHash(KeyHash);
+
+impl TryFrom<Vec<u8>> for StoredHash {
+    type Error = String;
+    fn try_from(bytes: Vec<u8>) -> Result<Self, String> {
+        bytes.try_into().map(|hash| Self(KeyHash(hash))).map_err(|_| "a stored hash has not 32 bytes".to_owned())
+    }
+}
+
+/// The agent whose key begins like this one. Unverified: compare the hash. With a token's id, a revoked one is not admitted.
+///
+/// # Errors
+/// As any statement.
+pub async fn agent_by_prefix(
+    conn: &mut PgConnection,
+    prefix: &str,
+    jti: Option<Uuid>,
+) -> Result<Option<AgentIdentity>, DbError> {
+    let agent = sqlx::query_as(
+        "SELECT id, org_id, key_hash, scopes, vault_ids, intents_api_enabled, token_ttl_seconds,
+                is_active AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+                AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $2) AS admitted
+         FROM agents WHERE key_prefix = $1 AND key_hash IS NOT NULL",
+    )
+    .bind(prefix)
+    .bind(jti)
+    .fetch_optional(conn)
+    .await?;
+    Ok(agent)
+}
+
+/// The human's key that begins like this one. Unverified: compare the hash. With a token's id, a revoked one is not admitted.
+///
+/// # Errors
+/// As any statement.
+pub async fn user_key_by_prefix(
+    conn: &mut PgConnection,
+    prefix: &str,
+    jti: Option<Uuid>,
+) -> Result<Option<UserKeyIdentity>, DbError> {
+    let key = sqlx::query_as(
+        "SELECT k.id AS key_id, u.id AS user_id, u.org_id, u.role, u.platform_admin, k.key_hash,
+                k.is_active AND u.is_active AND (k.expires_at IS NULL OR k.expires_at > now())
+                AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $2) AS admitted
+         FROM user_api_keys k JOIN users u ON u.id = k.user_id AND u.org_id = k.org_id WHERE k.key_prefix = $1",
+    )
+    .bind(prefix)
+    .bind(jti)
+    .fetch_optional(conn)
+    .await?;
+    Ok(key)
+}
+
+/// Whether a token was revoked.
+///
+/// # Errors
+/// As any statement.
+pub async fn is_revoked(conn: &mut PgConnection, jti: Uuid) -> Result<bool, DbError> {
+    let row = sqlx::query("SELECT 1 FROM revoked_tokens WHERE jti = $1").bind(jti).fetch_optional(conn).await?;
+    Ok(row.is_some())
+}
+
+/// Holds the row that a principal's credential rests on, against transactions that sign with it: what they began ends first, and what
+/// they begin later sees what is written now.
+///
+/// # Errors
+/// As any statement.
+pub async fn lock_root(conn: &mut PgConnection, principal: &Principal) -> Result<(), DbError> {
+    let (sql, id) = match principal.credential.root() {
+        KeyRoot::Agent(_) => ("SELECT 1 FROM agents WHERE id = $1 FOR UPDATE", principal.actor.uuid()),
+        KeyRoot::User(key_id) => ("SELECT 1 FROM user_api_keys WHERE id = $1 FOR UPDATE", key_id.0),
+        KeyRoot::Epoch(_) => match principal.actor {
+            Actor::Agent(id) => ("SELECT 1 FROM agents WHERE id = $1 FOR UPDATE", id.0),
+            Actor::User(id) => ("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", id.0),
+        },
+    };
+    sqlx::query(sql).bind(id).execute(conn).await?;
+    Ok(())
+}
+
+/// Revokes a token for good. Also forgets revocations of tokens that have ended by themselves.
+///
+/// # Errors
+/// As any statement.
+pub async fn revoke(conn: &mut PgConnection, jti: Uuid, expires_at: OffsetDateTime) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM revoked_tokens WHERE expires_at < now() - interval '1 day'").execute(&mut *conn).await?;
+    sqlx::query("INSERT INTO revoked_tokens (jti, expires_at) VALUES ($1, $2) ON CONFLICT (jti) DO NOTHING")
+        .bind(jti)
+        .bind(expires_at)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Notes that a human's key was used, at most once a minute.
+///
+/// # Errors
+/// As any statement.
+pub async fn stamp_user_key(conn: &mut PgConnection, key_id: ApiKeyId) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE user_api_keys SET last_used_at = now()
+         WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
+    )
+    .bind(key_id)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Why a credential cannot be vouched for any more.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// Nothing new is signed for this organisation.
+    #[error("this organisation is frozen: nothing new is signed until an owner unfreezes it")]
+    OrganisationFrozen,
+    /// Could not be checked.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// Whether what a principal proved itself with still holds: for the transaction that signs, on its own connection. Holds the rows
+/// of the organisation and of the agent (or the human and the key) `FOR SHARE`, so that a deactivation, a rotation or a freeze
+/// that has been answered holds. A revocation of the token holds once its row is committed.
+///
+/// # Errors
+/// [`CredentialError`]. `Ok(false)`: rotated, revoked, deactivated, deleted or expired.
+pub async fn credential_still_valid(conn: &mut PgConnection, principal: &Principal) -> Result<bool, CredentialError> {
+    let frozen: Option<Option<OffsetDateTime>> =
+        sqlx::query_scalar("SELECT frozen_at FROM organisations WHERE id = $1 FOR SHARE")
+            .bind(principal.org_id)
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(DbError::from)?;
+    if frozen.flatten().is_some() {
+        return Err(CredentialError::OrganisationFrozen);
+    }
+    if !root_still_valid(conn, principal).await? {
+        return Ok(false);
+    }
+    // With the row held, in a statement of its own: a revocation holds the same row while it is written.
+    match principal.credential {
+        Credential::Token { jti, .. } => Ok(!is_revoked(conn, jti).await?),
+        Credential::Key(_) => Ok(true),
+    }
+}
+
+/// The key behind the credential, with its row held.
+async fn root_still_valid(conn: &mut PgConnection, principal: &Principal) -> Result<bool, DbError> {
+    let row = match principal.credential.root() {
+        KeyRoot::Agent(hash) => sqlx::query(
+            "SELECT 1 FROM agents WHERE id = $1 AND org_id = $2 AND key_hash = $3 AND is_active AND deleted_at IS NULL
+                   AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE",
+        )
+        .bind(principal.actor.uuid())
+        .bind(principal.org_id)
+        .bind(hash.0.as_slice())
+        .fetch_optional(conn)
+        .await?,
+        KeyRoot::User(key_id) => {
+            sqlx::query(
+                "SELECT 1 FROM user_api_keys k JOIN users u ON u.id = k.user_id
+                 WHERE k.id = $1 AND u.id = $2 AND u.org_id = $3 AND k.is_active AND u.is_active
+                   AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) FOR SHARE OF k, u",
+            )
+            .bind(key_id)
+            .bind(principal.actor.uuid())
+            .bind(principal.org_id)
+            .fetch_optional(conn)
+            .await?
+        }
+        KeyRoot::Epoch(epoch) => {
+            let sql = match principal.actor {
+                Actor::Agent(_) => {
+                    "SELECT 1 FROM agents WHERE id = $1 AND org_id = $2 AND auth_epoch = $3 AND key_hash IS NULL AND is_active
+                       AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE"
+                }
+                Actor::User(_) => {
+                    "SELECT 1 FROM users WHERE id = $1 AND org_id = $2 AND auth_epoch = $3 AND is_active FOR SHARE"
+                }
+            };
+            sqlx::query(sql)
+                .bind(principal.actor.uuid())
+                .bind(principal.org_id)
+                .bind(epoch)
+                .fetch_optional(conn)
+                .await?
+        }
+    };
+    Ok(row.is_some())
+}
+
+/// The principal that a key proves, if it does: the hash is compared in constant time, with a dummy when the prefix is unknown.
+///
+/// # Errors
+/// As any statement. `Ok(Err(who))`: not proven, or proven and not admitted (then with who it is).
+pub async fn principal_by_agent_key(
+    conn: &mut PgConnection,
+    key: &PlainKey,
+    ip: Option<std::net::IpAddr>,
+) -> Result<Result<(Principal, AgentIdentity), Option<(OrgId, Actor)>>, DbError> {
+    let agent = agent_by_prefix(conn, key.prefix(), None).await?;
+    let proven = agent.as_ref().map_or(KeyHash::DUMMY, AgentIdentity::key_hash).matches(key);
+    Ok(match agent {
+        Some(agent) if proven && agent.admitted => {
+            let credential = Credential::Key(KeyRoot::Agent(agent.key_hash()));
+            Ok((principal(agent.org_id, Actor::Agent(agent.id), None, credential, ip), agent))
+        }
+        Some(agent) if proven => Err(Some((agent.org_id, Actor::Agent(agent.id)))),
+        _ => Err(None),
+    })
+}
+
+/// As [`principal_by_agent_key`], for a human's key.
+///
+/// # Errors
+/// As any statement.
+pub async fn principal_by_user_key(
+    conn: &mut PgConnection,
+    key: &PlainKey,
+    ip: Option<std::net::IpAddr>,
+) -> Result<Result<Principal, Option<(OrgId, Actor)>>, DbError> {
+    let user = user_key_by_prefix(conn, key.prefix(), None).await?;
+    let proven = user.as_ref().map_or(KeyHash::DUMMY, UserKeyIdentity::key_hash).matches(key);
+    Ok(match user {
+        Some(user) if proven && user.admitted => {
+            let credential = Credential::Key(KeyRoot::User(user.key_id));
+            Ok(principal(
+                user.org_id,
+                Actor::User(user.user_id),
+                Some((user.role, user.platform_admin)),
+                credential,
+                ip,
+            ))
+        }
+        Some(user) if proven => Err(Some((user.org_id, Actor::User(user.user_id)))),
+        _ => Err(None),
+    })
+}
+
+/// The principal that a verified token names, if it may still come in.
+///
+/// # Errors
+/// As any statement.
+pub async fn principal_by_token(
+    conn: &mut PgConnection,
+    claims: &Claims,
+    ip: Option<std::net::IpAddr>,
+) -> Result<Result<Principal, Option<(OrgId, Actor)>>, DbError> {
+    let Some(actor) = claims.actor() else { return Ok(Err(None)) };
+    let found = match (actor, &claims.root) {
+        (Actor::Agent(id), Root::KeyPrefix(prefix)) => agent_by_prefix(conn, prefix, Some(claims.jti))
+            .await?
+            .filter(|agent| agent.admitted && agent.id == id)
+            .map(|agent| (agent.org_id, None, KeyRoot::Agent(agent.key_hash()))),
+        (Actor::User(id), Root::KeyPrefix(prefix)) => user_key_by_prefix(conn, prefix, Some(claims.jti))
+            .await?
+            .filter(|key| key.admitted && key.user_id == id)
+            .map(|key| (key.org_id, Some((key.role, key.platform_admin)), KeyRoot::User(key.key_id))),
+        (_, Root::Epoch(epoch)) => by_epoch(conn, actor, *epoch, claims.jti)
+            .await?
+            .map(|(org_id, human)| (org_id, human, KeyRoot::Epoch(*epoch))),
+    };
+    Ok(match found {
+        Some((org_id, human, root)) if org_id == claims.org => {
+            let credential = Credential::Token { jti: claims.jti, root };
+            Ok(principal(org_id, actor, human, credential, ip))
+        }
+        _ => Err(Some((claims.org, actor))),
+    })
+}
+
+/// A human's role, and whether they run the installation; `None` for an agent.
+type Human = Option<(Role, bool)>;
+
+/// A human, or an agent without a key, whose epoch is still this one and who may come in now.
+async fn by_epoch(
+    conn: &mut PgConnection,
+    actor: Actor,
+    epoch: i32,
+    jti: Uuid,
+) -> Result<Option<(OrgId, Human)>, DbError> {
+    match actor {
+        Actor::Agent(id) => {
+            let org_id: Option<OrgId> = sqlx::query_scalar(
+                "SELECT org_id FROM agents WHERE id = $1 AND auth_epoch = $2 AND key_hash IS NULL AND is_active AND deleted_at IS NULL
+                   AND (expires_at IS NULL OR expires_at > now()) AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $3)",
+            )
+            .bind(id)
+            .bind(epoch)
+            .bind(jti)
+            .fetch_optional(conn)
+            .await?;
+            Ok(org_id.map(|org_id| (org_id, None)))
+        }
+        Actor::User(id) => {
+            let human: Option<(OrgId, Role, bool)> = sqlx::query_as(
+                "SELECT org_id, role, platform_admin FROM users WHERE id = $1 AND auth_epoch = $2 AND is_active
+                   AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $3)",
+            )
+            .bind(id)
+            .bind(epoch)
+            .bind(jti)
+            .fetch_optional(conn)
+            .await?;
+            Ok(human.map(|(org_id, role, platform_admin)| (org_id, Some((role, platform_admin)))))
+        }
+    }
+}
+
+fn principal(
+    org_id: OrgId,
+    actor: Actor,
+    human: Human,
+    credential: Credential,
+    ip: Option<std::net::IpAddr>,
+) -> Principal {
+    let (role, platform_admin) = human.map_or((None, false), |(role, platform_admin)| (Some(role), platform_admin));
+    Principal { org_id, actor, role, platform_admin, credential, ip, _proof: Proof }
+}

@@ -1,0 +1,134 @@
+//! What a principal has been granted.
+
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+
+use super::AgentIdentity;
+use crate::access::glob::Glob;
+use crate::access::grants::{self, Grants};
+use crate::access::policy::{Circumstances, Conditions, Permission, Rule};
+use crate::access::{Actor, Lock, Principal};
+use crate::db::DbError;
+use crate::ids::{AgentId, OrgId, VaultId};
+use crate::vaults::Vault;
+
+/// The vaults that an agent's tokens name: those it is bound to, or else those that its policies cover and its own.
+///
+/// # Errors
+/// As any statement.
+pub async fn reachable_vaults(conn: &mut PgConnection, agent: &AgentIdentity) -> Result<Vec<VaultId>, DbError> {
+    if !agent.vault_ids.is_empty() {
+        return Ok(agent.vault_ids.clone());
+    }
+    let vaults = sqlx::query_scalar(
+        "SELECT v.id FROM vaults v WHERE v.org_id = $1 AND v.deleted_at IS NULL
+           AND ((v.created_by_type = 'agent' AND v.created_by = $2)
+                OR EXISTS (SELECT 1 FROM policies p WHERE p.vault_id = v.id AND p.principal_type = 'agent' AND p.principal_id = $2
+                           AND (p.expires_at IS NULL OR p.expires_at > now())))
+         ORDER BY v.created_at, v.id LIMIT 1000",
+    )
+    .bind(agent.org_id)
+    .bind(agent.id)
+    .fetch_all(conn)
+    .await?;
+    Ok(vaults)
+}
+
+/// The scopes that an agent's tokens name: its own, or else the patterns of its policies.
+///
+/// # Errors
+/// As any statement.
+pub async fn effective_scopes(conn: &mut PgConnection, agent: &AgentIdentity) -> Result<Vec<String>, DbError> {
+    if !agent.scopes.is_empty() {
+        return Ok(agent.scopes.clone());
+    }
+    let patterns = sqlx::query_scalar(
+        "SELECT DISTINCT secret_path_pattern FROM policies
+         WHERE org_id = $1 AND principal_type = 'agent' AND principal_id = $2 AND (expires_at IS NULL OR expires_at > now())
+         ORDER BY 1 LIMIT 100",
+    )
+    .bind(agent.org_id)
+    .bind(agent.id)
+    .fetch_all(conn)
+    .await?;
+    Ok(patterns)
+}
+
+#[derive(FromRow)]
+struct RuleRow {
+    secret_path_pattern: String,
+    permissions: Vec<String>,
+    conditions: Option<Json<Value>>,
+    expires_at: Option<OffsetDateTime>,
+}
+
+impl RuleRow {
+    /// A row that this binary does not understand grants nothing.
+    fn rule(self) -> Option<Rule> {
+        Some(Rule {
+            pattern: Glob::parse(&self.secret_path_pattern).ok()?,
+            permissions: self.permissions.iter().filter_map(|p| Permission::parse(p)).collect(),
+            conditions: Conditions::parse(&self.conditions.map_or(Value::Null, |c| c.0)).ok()?,
+            expires_at: self.expires_at,
+        })
+    }
+}
+
+/// Everything that decides what `principal` may do in `vault`. With [`Lock::Share`], the agent's row and the policies are held
+/// until the transaction ends.
+///
+/// # Errors
+/// As any statement.
+pub async fn grants(
+    conn: &mut PgConnection,
+    principal: &Principal,
+    vault: &Vault,
+    lock: Lock,
+) -> Result<Grants, DbError> {
+    let at = Circumstances { now: crate::clock::now(), ip: principal.ip };
+    let same_org = vault.org_id == principal.org_id;
+    let (bound, ceiling) = match principal.actor {
+        Actor::User(_) => (same_org, None),
+        Actor::Agent(id) => match agent_limits(conn, principal.org_id, id, lock).await? {
+            Some((vault_ids, scopes)) => {
+                (same_org && (vault_ids.is_empty() || vault_ids.contains(&vault.id)), grants::ceiling(&scopes))
+            }
+            None => (false, None),
+        },
+    };
+    let sql = match lock {
+        Lock::None => {
+            "SELECT secret_path_pattern, permissions, conditions, expires_at FROM policies
+             WHERE principal_type = $1 AND principal_id = $2 AND vault_id = $3 AND org_id = $4"
+        }
+        Lock::Share => {
+            "SELECT secret_path_pattern, permissions, conditions, expires_at FROM policies
+             WHERE principal_type = $1 AND principal_id = $2 AND vault_id = $3 AND org_id = $4 ORDER BY id FOR SHARE"
+        }
+    };
+    let rows: Vec<RuleRow> = sqlx::query_as(sql)
+        .bind(principal.actor.kind())
+        .bind(principal.actor.uuid())
+        .bind(vault.id)
+        .bind(principal.org_id)
+        .fetch_all(conn)
+        .await?;
+    let rules = rows.into_iter().filter_map(RuleRow::rule).collect();
+    let owner = same_org && (vault.created_by == principal.actor || principal.manages());
+    Ok(Grants { bound, ceiling, rules, owner, at })
+}
+
+async fn agent_limits(
+    conn: &mut PgConnection,
+    org_id: OrgId,
+    id: AgentId,
+    lock: Lock,
+) -> Result<Option<(Vec<VaultId>, Vec<String>)>, DbError> {
+    let sql = match lock {
+        Lock::None => "SELECT vault_ids, scopes FROM agents WHERE id = $1 AND org_id = $2",
+        Lock::Share => "SELECT vault_ids, scopes FROM agents WHERE id = $1 AND org_id = $2 FOR SHARE",
+    };
+    Ok(sqlx::query_as(sql).bind(id).bind(org_id).fetch_optional(conn).await?)
+}
