@@ -1,5 +1,7 @@
 //! What every request needs: the pool, the HSM, the chains, and the running tasks.
 
+use std::sync::OnceLock;
+
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,6 +13,8 @@ use crate::http::limits::Limits;
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker::Nudges;
+use crate::mail::Mailer;
+use crate::users::password::Passwords;
 
 /// One running daemon.
 pub struct App {
@@ -32,10 +36,27 @@ pub struct App {
     pub limits: Limits,
     /// Wakes the tracker.
     pub tracker: Nudges,
+    /// Letters to humans.
+    pub mail: Mailer,
+    /// The hashing of passwords, which is kept from taking the whole machine.
+    pub passwords: Passwords,
+    /// Where the daemon serves, once it does.
+    pub served_at: OnceLock<String>,
     /// Failed authentications, counted until they are written.
     pub auth_failures: crate::audit::failures::Failures,
     /// Work that outlives its request: pipelines and the tracker. Waited for at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled when the daemon is to stop.
     pub stopping: CancellationToken,
+}
+
+impl App {
+    /// What links to this installation begin with, without a slash at the end: as configured, or else where it listens. Never what a
+    /// request's headers say.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let configured = self.config.public_url.as_ref().map(ToString::to_string);
+        let url = configured.or_else(|| self.served_at.get().cloned());
+        url.unwrap_or_else(|| format!("http://{}", self.config.listen)).trim_end_matches('/').to_owned()
+    }
 }

@@ -1,45 +1,18 @@
 //! Configuration: one TOML file and the environment, which wins. Read whole, validated whole, printed redacted.
 
-use std::fmt;
+mod secret;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
+use crate::mail::MailConfig;
 
-/// A value that is never printed, logged or serialised.
-#[derive(Clone)]
-pub struct Secret(SecretString);
-
-impl Secret {
-    /// The value itself, for the one call that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(redacted)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::from)
-    }
-}
+pub use secret::Secret;
 
 /// Where the daemon runs. Only `dev` relaxes anything, and it says what at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -141,6 +114,14 @@ impl Default for LimitsConfig {
     }
 }
 
+/// `[signup]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignupConfig {
+    /// Whether whoever has an email address may make an organisation. Environment: `INTENTD_SIGNUP_ENABLED`.
+    pub enabled: bool,
+}
+
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -169,6 +150,12 @@ pub struct Config {
     pub intents: IntentsConfig,
     /// Rate limits.
     pub limits: LimitsConfig,
+    /// Where people reach this installation: links in letters begin with it. Environment: `INTENTD_PUBLIC_URL`.
+    pub public_url: Option<url::Url>,
+    /// Whether anybody may sign up.
+    pub signup: SignupConfig,
+    /// Letters to humans.
+    pub mail: MailConfig,
 }
 
 impl Default for Config {
@@ -186,6 +173,9 @@ impl Default for Config {
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
             limits: LimitsConfig::default(),
+            public_url: None,
+            signup: SignupConfig::default(),
+            mail: MailConfig::default(),
         }
     }
 }
@@ -249,6 +239,11 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks"),
     ("INTENTD_LIMITS_AUTH_BURST", "limits.auth_burst"),
     ("INTENTD_LIMITS_IP_BURST", "limits.ip_burst"),
+    ("INTENTD_PUBLIC_URL", "public_url"),
+    ("INTENTD_SIGNUP_ENABLED", "signup.enabled"),
+    ("INTENTD_MAIL_SMTP_URL", "mail.smtp_url"),
+    ("INTENTD_MAIL_FROM", "mail.from"),
+    ("INTENTD_MAIL_OUTBOX", "mail.outbox"),
 ];
 
 /// Prefix of the variables that carry RPC URLs.
@@ -319,6 +314,14 @@ impl Config {
         if self.database.max_connections < 4 {
             missing.push("`database.max_connections` must be at least 4".to_owned());
         }
+        missing.extend(self.mail.faults());
+        if self
+            .public_url
+            .as_ref()
+            .is_some_and(|url| !matches!(url.scheme(), "http" | "https") || url.query().is_some())
+        {
+            missing.push("`public_url` must be a URL such as https://intentd.example.com".to_owned());
+        }
         let zero_rate = [
             ("limits.ip_per_second", self.limits.ip_per_second),
             ("limits.ip_burst", self.limits.ip_burst),
@@ -361,6 +364,7 @@ impl Config {
 /// What a key that holds or names a secret must be. An error of the parser would show what is there instead.
 fn secret_form(key: &str) -> Option<&'static str> {
     match key {
+        "mail.smtp_url" => Some("must be a string, smtps://user:password@host"),
         "database.url" => Some("must be a string, postgres://user:password@host/database"),
         _ if key == "hsm.pin" || key.starts_with("hsm.pin.") => Some("must be { file = \"…\" } or { env = \"NAME\" }"),
         _ if key.starts_with("chains.rpc_urls") => Some("must be a table of strings: a URL for each chain's name"),
@@ -370,8 +374,18 @@ fn secret_form(key: &str) -> Option<&'static str> {
 
 /// Environment values are texts; keys that hold numbers or flags get them as such.
 fn scalar(key: &str, value: String) -> Value {
-    const TEXTS: &[&str] =
-        &["database.url", "hsm.token_label", "hsm.token_serial", "hsm.pin.file", "hsm.wrap_mechanism", "log", "listen"];
+    const TEXTS: &[&str] = &[
+        "database.url",
+        "hsm.token_label",
+        "hsm.token_serial",
+        "hsm.pin.file",
+        "hsm.wrap_mechanism",
+        "log",
+        "listen",
+        "mail.smtp_url",
+        "mail.from",
+        "mail.outbox",
+    ];
     if TEXTS.contains(&key) {
         return Value::String(value);
     }

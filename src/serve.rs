@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -22,6 +22,8 @@ use crate::http::router::router;
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker;
+use crate::mail::Mailer;
+use crate::users::password::Passwords;
 
 /// Runs the daemon until SIGINT or SIGTERM.
 ///
@@ -36,7 +38,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", app.config.listen))?;
     let address = listener.local_addr().context("no local address")?;
+    let _ = app.served_at.set(format!("http://{address}"));
     tracker::start(&app);
+    app.tasks.spawn(crate::mail::keep_delivering(Arc::clone(&app)));
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
     announce(&app.config, address)?;
     let stopping = app.stopping.clone();
@@ -91,6 +95,9 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
         chains,
         lanes: LaneQueues::default(),
         tracker: nudges,
+        mail: Mailer::new(&config.mail)?,
+        passwords: Passwords::default(),
+        served_at: OnceLock::new(),
         auth_failures: crate::audit::failures::Failures::default(),
         tasks: TaskTracker::new(),
         stopping: CancellationToken::new(),

@@ -9,12 +9,14 @@ use super::{Denial, SecretPath};
 pub struct Grants {
     /// The vault is the principal's organisation's, and an agent that is bound to vaults is bound to this one too.
     pub(super) bound: bool,
-    /// An agent whose scopes are all path globs never gets beyond them.
+    /// An agent, or a human's key, whose scopes are all path globs never gets beyond them.
     pub(super) ceiling: Option<Vec<Glob>>,
     /// The principal's policies on the vault.
     pub(super) rules: Vec<Rule>,
     /// It made the vault, or manages the organisation.
     pub(super) owner: bool,
+    /// The credential is a human's key that is limited to paths.
+    pub(super) limited: bool,
     /// For conditions.
     pub(super) at: Circumstances,
 }
@@ -46,11 +48,11 @@ impl Grants {
     /// Whether it may manage the vault: its policies, and its end.
     #[must_use]
     pub fn manages_vault(&self) -> bool {
-        self.bound && self.owner
+        self.bound && self.owner && !self.limited
     }
 }
 
-/// The ceiling that scopes put on an agent. Clients also send scopes of another kind (`vault:read`, `tx:sign`); one of those
+/// The ceiling that scopes put on an agent or on a human's key. Clients also send scopes of another kind (`vault:read`, `tx:sign`); one of those
 /// among them, and the scopes are no ceiling. `*` alone has always meant everything.
 #[must_use]
 pub(super) fn ceiling(scopes: &[String]) -> Option<Vec<Glob>> {
@@ -78,6 +80,7 @@ mod tests {
             ceiling: ceiling(&scopes.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()),
             rules: policy.map(rule).into_iter().collect(),
             owner,
+            limited: false,
             at: Circumstances { now: datetime!(2026-11-21 12:00 UTC), ip: None },
         }
     }

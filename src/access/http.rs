@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::http::extract::{Body, Peer};
 use crate::http::problem::Problem;
-use crate::ids::OrgId;
+use crate::ids::{OrgId, UserId};
 
 /// The routes of this feature.
 pub fn routes() -> Router<Arc<App>> {
@@ -105,7 +105,7 @@ fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credent
 }
 
 /// The peer of a request to an authentication route that its limit lets through. Taken before the body is read.
-struct AuthPeer(Option<IpAddr>);
+pub(crate) struct AuthPeer(pub(crate) Option<IpAddr>);
 
 impl axum::extract::FromRequestParts<Arc<App>> for AuthPeer {
     type Rejection = Problem;
@@ -189,11 +189,15 @@ async fn api_key_token(
 }
 
 /// The claims that every token has.
-fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Claims {
+pub(crate) fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Claims {
+    claims_of(app, principal.org_id, principal.actor, root, ttl_s)
+}
+
+fn claims_of(app: &App, org_id: OrgId, actor: Actor, root: jwt::Root, ttl_s: u32) -> Claims {
     let iat = crate::clock::now().unix_timestamp();
     Claims {
-        sub: jwt::subject(principal.actor),
-        org: principal.org_id,
+        sub: jwt::subject(actor),
+        org: org_id,
         scopes: Vec::new(),
         vault_ids: Vec::new(),
         iat,
@@ -207,12 +211,34 @@ fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Clai
 }
 
 /// Signs a token in the HSM and writes the audit row, without which nobody gets it.
-async fn issue(app: &App, principal: &Principal, claims: &Claims) -> Result<String, Problem> {
+pub(crate) async fn issue(app: &App, principal: &Principal, claims: &Claims) -> Result<String, Problem> {
     let token = jwt::sign(&app.hsm, claims).await?;
     let mut conn = app.db.acquire().await?;
     let event = Event::by(principal, "auth.success", Resource::new("token", claims.jti)).with("expires_at", claims.exp);
     audit::record(&mut conn, event).await?;
     Ok(token)
+}
+
+/// A token for a human who has proven who they are without a key in this request: by password, second factor, letter or device code.
+/// For `users` alone. What the token rests on is looked up as it would be for a request that carries it.
+///
+/// # Errors
+/// When it cannot be looked up, signed or written down. `Ok(None)`: what it would rest on no longer holds.
+pub(crate) async fn issue_to_human(
+    app: &App,
+    (org_id, user_id): (OrgId, UserId),
+    root: jwt::Root,
+    ttl_s: u32,
+    peer: Option<IpAddr>,
+) -> Result<Option<String>, Problem> {
+    let claims = claims_of(app, org_id, Actor::User(user_id), root, ttl_s);
+    let mut conn = app.db.acquire().await?;
+    let found = store::principal_by_token(&mut conn, &claims, peer).await?;
+    drop(conn);
+    match found {
+        Ok(principal) => Ok(Some(issue(app, &principal, &claims).await?)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Revokes the token that the request carries.
@@ -259,7 +285,7 @@ pub async fn require(app: &App, principal: &Principal, action: Action, resource:
     if who.includes(principal) {
         return Ok(());
     }
-    Err(deny(app, principal, action.as_str(), resource, who.refusal()).await?)
+    Err(deny(app, principal, action.as_str(), resource, who.refusal(principal)).await?)
 }
 
 /// Writes down that a principal was refused, and gives the reply.

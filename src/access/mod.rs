@@ -56,8 +56,8 @@ pub enum Denial {
     /// The agent is bound to other vaults.
     #[error("Insufficient permissions: this agent is bound to other vaults")]
     NotBound,
-    /// The path lies outside the agent's scopes.
-    #[error("Insufficient permissions: {0} is outside this agent's scopes")]
+    /// The path lies outside the scopes of the agent or key.
+    #[error("Insufficient permissions: {0} is outside the scopes of this agent or key")]
     OutsideScopes(SecretPath),
     /// No policy grants it, or its conditions do not hold.
     #[error("Insufficient permissions: no policy grants {} on {path}", permission.as_str())]

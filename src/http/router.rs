@@ -13,12 +13,19 @@ use super::extract::BODY_BYTES_MAX;
 use super::problem::Problem;
 use crate::app::App;
 
+/// A path as the log may have it: less the code that lets a device in.
+fn shown(path: &str) -> &str {
+    const CODE: &str = "/v1/auth/device/code/";
+    if path.starts_with(CODE) { CODE } else { path }
+}
+
 /// The daemon's routes.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(super::health::routes())
         .merge(crate::chain::http::routes())
         .merge(crate::access::http::routes())
+        .merge(crate::users::http::routes())
         .merge(crate::agents::http::routes())
         .merge(crate::vaults::http::routes())
         .merge(crate::orgs::http::routes())
@@ -41,7 +48,7 @@ pub fn router(app: Arc<App>) -> Router {
         }))
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
             // The path only: a query string may carry what does not belong in a log.
-            tracing::info_span!("http", method = %request.method(), path = %request.uri().path())
+            tracing::info_span!("http", method = %request.method(), path = %shown(request.uri().path()))
         }))
         .with_state(app)
 }

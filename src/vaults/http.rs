@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Vault, policies, secrets, store};
-use crate::access::http::{Ids, deny};
-use crate::access::{self, Lock, Principal, input};
+use crate::access::http::{Ids, deny, require};
+use crate::access::{self, Action, Lock, Principal, input};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
@@ -68,6 +68,7 @@ async fn create(
     principal: Principal,
     Body(request): Body<CreateVault>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
+    require(&app, &principal, Action::VaultCreate, Resource::kind("vault")).await?;
     let name = request.name.ok_or_else(|| Problem::bad_request("name is required"))?;
     let vault = Vault {
         id: VaultId::random(),

@@ -90,7 +90,7 @@ pub async fn grants(
     let at = Circumstances { now: crate::clock::now(), ip: principal.ip };
     let same_org = vault.org_id == principal.org_id;
     let (bound, ceiling) = match principal.actor {
-        Actor::User(_) => (same_org, None),
+        Actor::User(_) => (same_org, principal.ceiling.as_deref().map(<[Glob]>::to_vec)),
         Actor::Agent(id) => match agent_limits(conn, principal.org_id, id, lock).await? {
             Some((vault_ids, scopes)) => {
                 (same_org && (vault_ids.is_empty() || vault_ids.contains(&vault.id)), grants::ceiling(&scopes))
@@ -117,7 +117,7 @@ pub async fn grants(
         .await?;
     let rules = rows.into_iter().filter_map(RuleRow::rule).collect();
     let owner = same_org && (vault.created_by == principal.actor || principal.manages());
-    Ok(Grants { bound, ceiling, rules, owner, at })
+    Ok(Grants { bound, ceiling, rules, owner, limited: principal.is_limited(), at })
 }
 
 async fn agent_limits(
