@@ -4,6 +4,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::agent_token::Issuers;
 use crate::chain::Chains;
 use crate::config::Config;
 use crate::hsm::Hsm;
@@ -11,6 +12,7 @@ use crate::http::limits::Limits;
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker::Nudges;
+use crate::outbound::Outbound;
 
 /// One running daemon.
 pub struct App {
@@ -30,6 +32,10 @@ pub struct App {
     pub lanes: LaneQueues,
     /// Rate limits.
     pub limits: Limits,
+    /// Requests to addresses that people give us.
+    pub outbound: Outbound,
+    /// The keys of the providers that vouch for agents.
+    pub issuers: Issuers,
     /// Wakes the tracker.
     pub tracker: Nudges,
     /// Failed authentications, counted until they are written.

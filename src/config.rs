@@ -10,6 +10,9 @@ use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
+use crate::http::limits::LimitsConfig;
+use crate::http::tls::TlsConfig;
+use crate::outbound::OutboundConfig;
 
 /// A value that is never printed, logged or serialised.
 #[derive(Clone)]
@@ -110,35 +113,12 @@ impl Default for IntentsConfig {
     }
 }
 
-/// `[limits]`: rates per second and bursts.
-#[derive(Clone, Debug, Deserialize)]
+/// `[oidc]`.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// Per address, for public and unauthenticated requests: requests a second.
-    pub ip_per_second: u32,
-    /// … and the burst on top.
-    pub ip_burst: u32,
-    /// Per authenticated principal: requests a second.
-    pub principal_per_second: u32,
-    /// … and the burst on top.
-    pub principal_burst: u32,
-    /// Per address on the authentication routes: requests a second.
-    pub auth_per_second: u32,
-    /// … and the burst on top.
-    pub auth_burst: u32,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            ip_per_second: 100,
-            ip_burst: 200,
-            principal_per_second: 2_000,
-            principal_burst: 4_000,
-            auth_per_second: 1,
-            auth_burst: 5,
-        }
-    }
+pub struct OidcConfig {
+    /// `aud` that assertions of agents must have; `issuer` unless given. Environment: `INTENTD_OIDC_AUDIENCE`.
+    pub audience: Option<String>,
 }
 
 /// The whole configuration.
@@ -167,8 +147,14 @@ pub struct Config {
     pub chains: ChainsConfig,
     /// The pipeline.
     pub intents: IntentsConfig,
-    /// Rate limits.
+    /// Rate limits, and where requests come from.
     pub limits: LimitsConfig,
+    /// TLS of our own, and the client certificates that proxies tell of.
+    pub tls: TlsConfig,
+    /// Agents that an OpenID provider vouches for.
+    pub oidc: OidcConfig,
+    /// Requests to addresses that people give us.
+    pub outbound: OutboundConfig,
 }
 
 impl Default for Config {
@@ -186,6 +172,9 @@ impl Default for Config {
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
             limits: LimitsConfig::default(),
+            tls: TlsConfig::default(),
+            oidc: OidcConfig::default(),
+            outbound: OutboundConfig::default(),
         }
     }
 }
@@ -249,6 +238,14 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks"),
     ("INTENTD_LIMITS_AUTH_BURST", "limits.auth_burst"),
     ("INTENTD_LIMITS_IP_BURST", "limits.ip_burst"),
+    ("INTENTD_TRUSTED_PROXIES", "limits.trusted_proxies"),
+    ("INTENTD_TLS_CERT_FILE", "tls.cert_file"),
+    ("INTENTD_TLS_KEY_FILE", "tls.key_file"),
+    ("INTENTD_TLS_CLIENT_AUTH", "tls.client_auth"),
+    ("INTENTD_TLS_CLIENT_FINGERPRINT_HEADER", "tls.client_fingerprint_header"),
+    ("INTENTD_TLS_CLIENT_CERT_HEADER", "tls.client_cert_header"),
+    ("INTENTD_OIDC_AUDIENCE", "oidc.audience"),
+    ("INTENTD_OUTBOUND_ALLOW_PRIVATE", "outbound.allow_private"),
 ];
 
 /// Prefix of the variables that carry RPC URLs.
@@ -319,15 +316,8 @@ impl Config {
         if self.database.max_connections < 4 {
             missing.push("`database.max_connections` must be at least 4".to_owned());
         }
-        let zero_rate = [
-            ("limits.ip_per_second", self.limits.ip_per_second),
-            ("limits.ip_burst", self.limits.ip_burst),
-            ("limits.principal_per_second", self.limits.principal_per_second),
-            ("limits.principal_burst", self.limits.principal_burst),
-            ("limits.auth_per_second", self.limits.auth_per_second),
-            ("limits.auth_burst", self.limits.auth_burst),
-        ];
-        missing.extend(zero_rate.iter().filter(|(_, n)| *n == 0).map(|(k, _)| format!("`{k}` must be above 0")));
+        missing.extend(self.limits.zero_rates().map(|key| format!("`{key}` must be above 0")));
+        missing.extend(self.tls.problem());
         if missing.is_empty() { Ok(()) } else { Err(ConfigError::Incomplete(missing)) }
     }
 
@@ -370,8 +360,22 @@ fn secret_form(key: &str) -> Option<&'static str> {
 
 /// Environment values are texts; keys that hold numbers or flags get them as such.
 fn scalar(key: &str, value: String) -> Value {
-    const TEXTS: &[&str] =
-        &["database.url", "hsm.token_label", "hsm.token_serial", "hsm.pin.file", "hsm.wrap_mechanism", "log", "listen"];
+    const TEXTS: &[&str] = &[
+        "database.url",
+        "hsm.token_label",
+        "hsm.token_serial",
+        "hsm.pin.file",
+        "hsm.wrap_mechanism",
+        "log",
+        "listen",
+        "limits.trusted_proxies",
+        "tls.cert_file",
+        "tls.key_file",
+        "tls.client_fingerprint_header",
+        "tls.client_cert_header",
+        "oidc.audience",
+        "outbound.allow_private",
+    ];
     if TEXTS.contains(&key) {
         return Value::String(value);
     }

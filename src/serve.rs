@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::agent_token::Issuers;
 use crate::app::App;
 use crate::chain::{Chains, DEFAULT_CHAINS, registry};
 use crate::config::{ChainsConfig, Config, Environment};
 use crate::db;
 use crate::hsm::{self, Hsm};
 use crate::http::limits::Limits;
+use crate::http::listen::{Connection, Listener};
 use crate::http::router::router;
+use crate::http::tls::{self, OwnCertificate};
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker;
+use crate::outbound::Outbound;
 
 /// Runs the daemon until SIGINT or SIGTERM.
 ///
@@ -31,6 +34,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     config.check_complete()?;
     harden(&config);
     tracing::info!(?config, "intentd {} starts", env!("CARGO_PKG_VERSION"));
+    let (tls, certificate) = tls::server_config(&config.tls).context("cannot serve TLS")?.unzip();
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
         .await
@@ -40,11 +44,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
     announce(&app.config, address)?;
     let stopping = app.stopping.clone();
-    let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
-    let listener = listener.tap_io(|stream| {
-        // Small replies must not wait for more to send.
-        let _ = stream.set_nodelay(true);
-    });
+    let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<Connection>();
+    let listener = Listener::new(listener, tls);
+    if let Some(certificate) = certificate {
+        app.tasks.spawn(reload_on_hangup(certificate, stopping.clone()));
+    }
     tokio::spawn(wait_for_signal(stopping.clone()));
     let server = axum::serve(listener, service).with_graceful_shutdown(stopping.clone().cancelled_owned());
     let drain = Duration::from_secs(app.config.drain_s);
@@ -81,11 +85,14 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
         );
     }
     hsm.adopt(keks).await.context("the token does not hold this database's keys")?;
+    let outbound = Outbound::new(&config.outbound).context("cannot make requests of its own")?;
     let nudges = tracker::Nudges::new(chains.iter().map(|chain| chain.spec().chain_id));
     Ok(Arc::new(App {
         daemon_id: DaemonId::random(),
         started_at: crate::clock::now(),
         limits: Limits::new(&config.limits),
+        issuers: Issuers::new(outbound.clone()),
+        outbound,
         db: pool,
         hsm,
         chains,
@@ -138,14 +145,18 @@ fn harden(config: &Config) {
     if config.environment == Environment::Production && rustix::process::geteuid().is_root() {
         tracing::warn!("running as root: give the daemon a user of its own");
     }
-    if !config.listen.ip().is_loopback() {
-        tracing::warn!(listen = %config.listen, "listening beyond loopback without TLS of its own: put a TLS proxy in front");
+    if !config.listen.ip().is_loopback() && config.tls.files().is_none() {
+        tracing::warn!(
+            listen = %config.listen,
+            "listening beyond loopback without TLS: set `tls.cert_file` and `tls.key_file`, or put a TLS proxy in front"
+        );
     }
 }
 
 /// Says where it serves: a line for people, a file for scripts.
 fn announce(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
-    let url = format!("http://{address}");
+    let scheme = if config.tls.files().is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
     if let Some(path) = &config.ready_file {
         write_whole(path, &url).with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
@@ -158,6 +169,23 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let part = path.with_extension("part");
     std::fs::write(&part, text)?;
     std::fs::rename(part, path)
+}
+
+/// SIGHUP: the certificate was renewed.
+async fn reload_on_hangup(certificate: Arc<OwnCertificate>, stopping: CancellationToken) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("cannot wait for SIGHUP: a new certificate needs a restart");
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            _ = hangup.recv() => match certificate.reload() {
+                Ok(()) => tracing::info!("the certificate was read again"),
+                Err(error) => tracing::error!("the old certificate stays: {error:#}"),
+            }
+        }
+    }
 }
 
 async fn wait_for_signal(stopping: CancellationToken) {

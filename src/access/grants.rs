@@ -9,6 +9,8 @@ use super::{Denial, SecretPath};
 pub struct Grants {
     /// The vault is the principal's organisation's, and an agent that is bound to vaults is bound to this one too.
     pub(super) bound: bool,
+    /// Only the daemon writes to the vault.
+    pub(super) reserved: bool,
     /// An agent whose scopes are all path globs never gets beyond them.
     pub(super) ceiling: Option<Vec<Glob>>,
     /// The principal's policies on the vault.
@@ -27,6 +29,9 @@ impl Grants {
     pub fn check(&self, path: &SecretPath, permission: Permission) -> Result<(), Denial> {
         if !self.bound {
             return Err(Denial::NotBound);
+        }
+        if self.reserved && permission != Permission::Read {
+            return Err(Denial::Reserved);
         }
         if self.ceiling.as_ref().is_some_and(|globs| !globs.iter().any(|glob| glob.matches(path))) {
             return Err(Denial::OutsideScopes(path.clone()));
@@ -75,10 +80,21 @@ mod tests {
         };
         Grants {
             bound,
+            reserved: false,
             ceiling: ceiling(&scopes.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()),
             rules: policy.map(rule).into_iter().collect(),
             owner,
             at: Circumstances { now: datetime!(2026-11-21 12:00 UTC), ip: None },
+        }
+    }
+
+    #[test]
+    fn nobody_writes_where_only_the_daemon_does() {
+        let path = SecretPath::parse("a/b").unwrap();
+        let reserved = Grants { reserved: true, ..grants(true, &[], None, true) };
+        assert_eq!(reserved.check(&path, Permission::Read), Ok(()));
+        for permission in [Permission::Write, Permission::Delete] {
+            assert_eq!(reserved.check(&path, permission), Err(Denial::Reserved));
         }
     }
 

@@ -16,7 +16,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::jwt::{self, Claims};
-use super::store::AgentIdentity;
 use super::tokens::{KeyKind, PlainKey};
 use super::{AccessError, Action, Actor, Credential, Denial, Principal, store};
 use crate::app::App;
@@ -28,7 +27,7 @@ use crate::ids::OrgId;
 /// The routes of this feature.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/auth/agent-token", post(agent_token))
+        .merge(super::agent_token::http::routes())
         .route("/v1/auth/api-key-token", post(api_key_token))
         .route("/v1/auth/token", axum::routing::delete(revoke_token))
         .route("/v1/auth/refresh", post(refresh))
@@ -40,7 +39,7 @@ pub fn routes() -> Router<Arc<App>> {
 /// # Errors
 /// 401 with one text for everything that is wrong with a credential; 429; 503 when it could not be checked.
 pub async fn authenticate(app: &Arc<App>, parts: &mut Parts) -> Result<Principal, Problem> {
-    let peer = Peer::of(parts).0;
+    let peer = Peer::of(app, parts).0;
     let Some(credential) = bearer(&parts.headers) else {
         app.limits.check_peer(peer)?;
         return Err(Problem::unauthorized(
@@ -96,7 +95,7 @@ fn verify(app: &App, token: &str) -> Option<Claims> {
 }
 
 /// The one reply to a credential that does not hold, counted.
-fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credential: &str) -> Problem {
+pub(super) fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credential: &str) -> Problem {
     app.auth_failures.count(who, peer);
     match app.limits.credential_failed(peer, credential) {
         Ok(()) => Problem::unauthorized("the credentials are not valid: unknown, expired, revoked or deactivated"),
@@ -105,62 +104,15 @@ fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credent
 }
 
 /// The peer of a request to an authentication route that its limit lets through. Taken before the body is read.
-struct AuthPeer(Option<IpAddr>);
+pub(crate) struct AuthPeer(pub(crate) Option<IpAddr>);
 
 impl axum::extract::FromRequestParts<Arc<App>> for AuthPeer {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let Peer(peer) = Peer::of(parts);
+        let Peer(peer) = Peer::of(app, parts);
         app.limits.check_auth(peer)?;
         Ok(Self(peer))
     }
-}
-
-#[derive(Deserialize)]
-struct AgentTokenRequest {
-    api_key: Option<String>,
-    agent_id: Option<String>,
-}
-
-/// An agent's key for a token. `agent_id` is optional; a wrong one is refused like a wrong key.
-async fn agent_token(
-    State(app): State<Arc<App>>,
-    AuthPeer(peer): AuthPeer,
-    Body(request): Body<AgentTokenRequest>,
-) -> Result<Json<Value>, Problem> {
-    let api_key = request.api_key.ok_or_else(|| Problem::bad_request("api_key is required"))?;
-    let Some(key) = PlainKey::parse(KeyKind::Agent, &api_key) else { return Err(refused(&app, None, peer, &api_key)) };
-    let mut conn = app.db.acquire().await?;
-    let (principal, agent) = match store::principal_by_agent_key(&mut conn, &key, peer).await? {
-        Ok(found) => found,
-        Err(who) => return Err(refused(&app, who, peer, &api_key)),
-    };
-    if request.agent_id.is_some_and(|id| id.parse() != Ok(agent.id)) {
-        return Err(refused(&app, None, peer, &api_key));
-    }
-    let vault_ids = store::reachable_vaults(&mut conn, &agent).await?;
-    let scopes = store::effective_scopes(&mut conn, &agent).await?;
-    drop(conn);
-    let ttl_s = agent.token_ttl_seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(jwt::AGENT_TTL_S);
-    let claims = Claims {
-        scopes,
-        vault_ids: vault_ids.iter().map(|id| id.0).collect(),
-        intents_api_enabled: Some(agent.intents_api_enabled),
-        ..claims(&app, &principal, jwt::Root::KeyPrefix(key.prefix().to_owned()), ttl_s)
-    };
-    let token = issue(&app, &principal, &claims).await?;
-    Ok(Json(agent_token_reply(&token, ttl_s, &agent, &claims)))
-}
-
-/// Exactly these five fields.
-fn agent_token_reply(token: &str, ttl_s: u32, agent: &AgentIdentity, claims: &Claims) -> Value {
-    json!({
-        "access_token": token,
-        "token_type": "Bearer",
-        "expires_in": ttl_s,
-        "agent_id": agent.id,
-        "vault_ids": claims.vault_ids,
-    })
 }
 
 #[derive(Deserialize)]
@@ -189,7 +141,7 @@ async fn api_key_token(
 }
 
 /// The claims that every token has.
-fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Claims {
+pub(super) fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Claims {
     let iat = crate::clock::now().unix_timestamp();
     Claims {
         sub: jwt::subject(principal.actor),

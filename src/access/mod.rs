@@ -4,6 +4,7 @@
 //! at the time of the request; what a token claims grants nothing. Store functions below HTTP take an [`Authorised`], which only
 //! this module makes.
 
+pub mod agent_token;
 pub mod glob;
 pub mod http;
 pub mod input;
@@ -56,6 +57,9 @@ pub enum Denial {
     /// The agent is bound to other vaults.
     #[error("Insufficient permissions: this agent is bound to other vaults")]
     NotBound,
+    /// The vault is the daemon's own.
+    #[error("Insufficient permissions: only the daemon writes to the vault of agents' identity keys")]
+    Reserved,
     /// The path lies outside the agent's scopes.
     #[error("Insufficient permissions: {0} is outside this agent's scopes")]
     OutsideScopes(SecretPath),
@@ -128,4 +132,24 @@ pub async fn authorise(
     let grants = store::grants(conn, principal, vault, lock).await?;
     grants.check(path, permission)?;
     Ok(Authorised { org_id: vault.org_id, vault_id: vault.id, path: path.clone(), permission, actor: principal.actor })
+}
+
+/// The daemon's own right to store an agent's identity key, in the vault that is reserved for them and at no other path. `actor` is on
+/// whose behalf.
+///
+/// # Errors
+/// [`Denial::Reserved`] for any other place.
+pub fn authorise_identity_key(vault: &Vault, path: &SecretPath, actor: Actor) -> Result<Authorised, Denial> {
+    let segments: Vec<&str> = path.segments().collect();
+    let fits = matches!(segments.as_slice(), ["agents", id, "ssh" | "ecdh", "private_key"] if uuid::Uuid::parse_str(id).is_ok());
+    if !vault.is_reserved() || !fits {
+        return Err(Denial::Reserved);
+    }
+    Ok(Authorised {
+        org_id: vault.org_id,
+        vault_id: vault.id,
+        path: path.clone(),
+        permission: Permission::Write,
+        actor,
+    })
 }

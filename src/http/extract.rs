@@ -1,18 +1,20 @@
 //! Reading requests the way existing clients send them: any content type, an empty body where a body is optional, explicit nulls.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use futures::StreamExt as _;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::listen::Connection;
 use super::problem::Problem;
+use super::proxies;
 use crate::access::Principal;
 use crate::app::App;
 
@@ -102,23 +104,32 @@ async fn read_whole(request: Request) -> Result<Vec<u8>, Problem> {
     Ok(kept)
 }
 
-/// The address a request came from: the socket's peer, with an IPv4-mapped IPv6 address as IPv4.
+/// The address a request came from: the socket's peer, or behind listed proxies (`limits.trusted_proxies`) the address that the
+/// outermost of them was called from. Always canonical: an IPv4-mapped IPv6 address is IPv4.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub Option<IpAddr>);
 
 impl Peer {
-    /// From the connection's address.
+    /// From the connection's address and, where a listed proxy is at the other end, `X-Forwarded-For`.
     #[must_use]
-    pub fn of(parts: &Parts) -> Self {
-        Self(parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical()))
+    pub fn of(app: &App, parts: &Parts) -> Self {
+        let lines = parts.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        let trusted = &app.config.limits.trusted_proxies;
+        Self(connection(parts).map(|connection| proxies::client_of(connection.peer.ip(), trusted, lines)))
     }
 }
 
 impl FromRequestParts<Arc<App>> for Peer {
     type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Problem> {
-        Ok(Self::of(parts))
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        Ok(Self::of(app, parts))
     }
+}
+
+/// The connection that a request came by.
+#[must_use]
+pub fn connection(parts: &Parts) -> Option<&Connection> {
+    parts.extensions.get::<ConnectInfo<Connection>>().map(|info| &info.0)
 }
 
 /// An authenticated principal; 401 otherwise. Put into the request by the access layer, see `access::http::authenticate`.

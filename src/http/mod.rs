@@ -3,5 +3,8 @@
 pub mod extract;
 pub mod health;
 pub mod limits;
+pub mod listen;
 pub mod problem;
+pub mod proxies;
 pub mod router;
+pub mod tls;

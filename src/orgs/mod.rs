@@ -86,7 +86,10 @@ fn hash_password(password: &SecretString, salt: &[u8; 16]) -> Result<String, Org
 }
 
 /// An address in lower case: one `@` with something on both sides, no spaces or control characters.
-fn parse_email(text: &str) -> Result<String, InputError> {
+///
+/// # Errors
+/// [`InputError`].
+pub fn parse_email(text: &str) -> Result<String, InputError> {
     let email = text.trim().to_lowercase();
     let parts =
         email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'));

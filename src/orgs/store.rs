@@ -103,6 +103,23 @@ pub async fn members(conn: &mut PgConnection, org_id: OrgId) -> Result<Vec<Membe
     Ok(members)
 }
 
+/// The human with this address who may come in, and the organisation. With `hold`, its row is held until the transaction ends.
+///
+/// # Errors
+/// As any statement.
+pub async fn human_by_email(
+    conn: &mut PgConnection,
+    email: &str,
+    hold: bool,
+) -> Result<Option<(UserId, OrgId)>, DbError> {
+    let sql = if hold {
+        "SELECT id, org_id FROM users WHERE email = $1 AND is_active FOR NO KEY UPDATE"
+    } else {
+        "SELECT id, org_id FROM users WHERE email = $1 AND is_active"
+    };
+    Ok(sqlx::query_as(sql).bind(email).fetch_optional(conn).await?)
+}
+
 /// An organisation's settings.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Vault, policies, secrets, store};
+use super::{AGENT_KEYS, Vault, is_reserved_name, policies, secrets, store};
 use crate::access::http::{Ids, deny};
 use crate::access::{self, Lock, Principal, input};
 use crate::app::App;
@@ -72,7 +72,7 @@ async fn create(
     let vault = Vault {
         id: VaultId::random(),
         org_id: principal.org_id,
-        name: input::name("name", &name)?,
+        name: vault_name(&name)?,
         description: input::description(request.description)?,
         created_by: principal.actor,
         created_at: crate::clock::now(),
@@ -87,6 +87,14 @@ async fn create(
     audit::record(&mut tx, event).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(render(&vault))))
+}
+
+/// A name that is not the daemon's own.
+fn vault_name(name: &str) -> Result<String, Problem> {
+    if is_reserved_name(name) {
+        return Err(Problem::bad_request(format!("name: {AGENT_KEYS} is reserved for the keys of agents")));
+    }
+    Ok(input::name("name", name)?)
 }
 
 async fn list(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
@@ -118,6 +126,10 @@ async fn remove(
 ) -> Result<StatusCode, Problem> {
     let vault = vault(&app, &principal, id).await?;
     require_manager(&app, &principal, &vault, "vault.delete").await?;
+    if vault.is_reserved() {
+        let reason = "this vault holds the identity keys of agents and cannot be deleted";
+        return Err(deny(&app, &principal, "vault.delete", Resource::new("vault", id), reason).await?);
+    }
     let mut tx = app.db.begin().await?;
     if !store::delete(&mut tx, principal.org_id, id).await? {
         return Err(not_found());

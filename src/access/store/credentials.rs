@@ -30,6 +30,10 @@ pub struct AgentIdentity {
     pub intents_api_enabled: bool,
     /// Lifetime of its tokens.
     pub token_ttl_seconds: Option<i32>,
+    /// When it ends.
+    pub expires_at: Option<OffsetDateTime>,
+    /// It enrolled itself, and nobody has used its key yet.
+    unclaimed: bool,
 }
 
 impl AgentIdentity {
@@ -88,7 +92,7 @@ pub async fn agent_by_prefix(
     jti: Option<Uuid>,
 ) -> Result<Option<AgentIdentity>, DbError> {
     let agent = sqlx::query_as(
-        "SELECT id, org_id, key_hash, scopes, vault_ids, intents_api_enabled, token_ttl_seconds,
+        "SELECT id, org_id, key_hash, scopes, vault_ids, intents_api_enabled, token_ttl_seconds, expires_at, unclaimed,
                 is_active AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
                 AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $2) AS admitted
          FROM agents WHERE key_prefix = $1 AND key_hash IS NOT NULL",
@@ -273,6 +277,9 @@ pub async fn principal_by_agent_key(
     let proven = agent.as_ref().map_or(KeyHash::DUMMY, AgentIdentity::key_hash).matches(key);
     Ok(match agent {
         Some(agent) if proven && agent.admitted => {
+            if agent.unclaimed {
+                sqlx::query("UPDATE agents SET unclaimed = false WHERE id = $1").bind(agent.id).execute(conn).await?;
+            }
             let credential = Credential::Key(KeyRoot::Agent(agent.key_hash()));
             Ok((principal(agent.org_id, Actor::Agent(agent.id), None, credential, ip), agent))
         }

@@ -117,7 +117,7 @@ pub async fn grants(
         .await?;
     let rules = rows.into_iter().filter_map(RuleRow::rule).collect();
     let owner = same_org && (vault.created_by == principal.actor || principal.manages());
-    Ok(Grants { bound, ceiling, rules, owner, at })
+    Ok(Grants { bound, reserved: vault.is_reserved(), ceiling, rules, owner, at })
 }
 
 async fn agent_limits(

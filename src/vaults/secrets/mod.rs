@@ -5,13 +5,14 @@ pub mod rules;
 pub mod store;
 
 use serde_json::Value;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use self::rules::{Content, Refusal, SecretType};
 use self::store::{Body, Current, NewKey, NewVersion, Stored};
 use super::{Vault, keys};
-use crate::access::{self, AccessError, Authorised, Lock, Permission, Principal, SecretPath};
+use crate::access::{self, AccessError, Actor, Authorised, Lock, Permission, Principal, SecretPath};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
@@ -129,7 +130,7 @@ pub async fn put(
         drop(conn);
         rules::may_replace(intents, path, head.as_ref().map(|head| head.was_key_type))?;
         let version = head.as_ref().map_or(0, |head| head.version) + 1;
-        let prepared = prepare(app, principal, vault, path, version, new, &content).await?;
+        let prepared = prepare(app, vault, path, version, new, &content).await?;
         match write(app, principal, vault, path, head.as_ref(), new, &prepared).await {
             Ok(Some(stored)) => return Ok(stored),
             Ok(None) => prepared.discard(app).await,
@@ -164,7 +165,6 @@ impl Prepared {
 /// The work in the HSM. No lock is held.
 async fn prepare(
     app: &App,
-    principal: &Principal,
     vault: &Vault,
     path: &SecretPath,
     version: i32,
@@ -172,7 +172,7 @@ async fn prepare(
     content: &Content,
 ) -> Result<Prepared, SecretError> {
     let body = if content.keeps_body() {
-        let aad = associated_data(principal.org_id, vault.id, path, version, new.kind.as_str());
+        let aad = associated_data(vault.org_id, vault.id, path, version, new.kind.as_str());
         Some(Body(app.hsm.seal(&aad, new.value.as_bytes()).await?))
     } else {
         None
@@ -180,12 +180,8 @@ async fn prepare(
     let key = match content.scalar() {
         None => None,
         Some(scalar) => {
-            let context = KeyContext {
-                org_id: principal.org_id,
-                key_id: KeyId::random(),
-                path: path.as_str().to_owned(),
-                version,
-            };
+            let context =
+                KeyContext { org_id: vault.org_id, key_id: KeyId::random(), path: path.as_str().to_owned(), version };
             let custody = app.config.hsm.as_ref().map_or_else(Custody::default, |hsm| hsm.custody);
             let (key_ref, public_key) = app.hsm.import(&context, custody, scalar).await?;
             Some(NewKey { context, key_ref, public_key })
@@ -209,21 +205,75 @@ async fn write(
         return Err(SecretError::NoVault);
     };
     let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Write, Lock::Share).await?;
+    let event = Event::by(principal, "secret.write", Resource::kind("secret"));
+    let Some(stored) = write_granted(&mut tx, &granted, head, new, prepared, event).await? else { return Ok(None) };
+    tx.commit().await.map_err(DbError::from)?;
+    Ok(Some(stored))
+}
+
+/// The version and its audit row, in the caller's transaction. `None`: another version was stored first.
+async fn write_granted(
+    conn: &mut PgConnection,
+    granted: &Authorised,
+    head: Option<&store::Head>,
+    new: &NewSecret,
+    prepared: &Prepared,
+    event: Event,
+) -> Result<Option<Stored>, SecretError> {
     let version =
         NewVersion { head, version: prepared.version, new, body: prepared.body.as_ref(), key: prepared.key.as_ref() };
-    let Some(stored) = store::write(&mut tx, &granted, &version).await? else { return Ok(None) };
-    let mut event = Event::by(principal, "secret.write", Resource::new("secret", stored.id))
+    let Some(stored) = store::write(conn, granted, &version).await? else { return Ok(None) };
+    let mut event = Event { resource: Resource::new("secret", stored.id), ..event }
         .with("vault_id", granted.vault_id().to_string())
-        .with("path", path.as_str())
+        .with("path", granted.path().as_str())
         .with("type", new.kind.as_str())
         .with("version", stored.version);
     if let Some(key) = &prepared.key {
         event =
             event.with("key_id", key.context.key_id.to_string()).with("address", key.public_key.address().to_string());
     }
-    audit::record(&mut tx, event).await?;
-    tx.commit().await.map_err(DbError::from)?;
+    audit::record(conn, event).await?;
     Ok(Some(stored))
+}
+
+/// A secret that the daemon stores of its own accord, sealed for its next version: an agent's identity key.
+pub struct Own {
+    path: SecretPath,
+    head: Option<store::Head>,
+    new: NewSecret,
+    prepared: Prepared,
+}
+
+impl Own {
+    /// Seals it. No lock is held.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub async fn seal(app: &App, vault: &Vault, path: SecretPath, new: NewSecret) -> Result<Self, SecretError> {
+        let mut conn = app.db.acquire().await.map_err(DbError::from)?;
+        let head = store::head(&mut conn, vault.org_id, vault.id, &path).await?;
+        drop(conn);
+        let version = head.as_ref().map_or(0, |head| head.version) + 1;
+        let prepared = prepare(app, vault, &path, version, &new, &Content::Body).await?;
+        Ok(Self { path, head, new, prepared })
+    }
+
+    /// Stores it in the caller's transaction, with the vault's row held. `event` says who; the rest is added. `false`: another version
+    /// was stored first, and the transaction is to be given up.
+    ///
+    /// # Errors
+    /// [`SecretError`]: also for any place but an identity key's.
+    pub async fn store(
+        &self,
+        conn: &mut PgConnection,
+        vault: &Vault,
+        actor: Actor,
+        event: Event,
+    ) -> Result<bool, SecretError> {
+        let granted = access::authorise_identity_key(vault, &self.path, actor).map_err(AccessError::from)?;
+        let stored = write_granted(conn, &granted, self.head.as_ref(), &self.new, &self.prepared, event).await?;
+        Ok(stored.is_some())
+    }
 }
 
 /// Reads a secret's value. The count of accesses and the audit row are committed after it was opened and before it is given out.
