@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::access::agent_token::OidcConfig;
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
 use crate::http::limits::LimitsConfig;
@@ -111,14 +112,6 @@ impl Default for IntentsConfig {
             rebroadcast_s: 15,
         }
     }
-}
-
-/// `[oidc]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OidcConfig {
-    /// `aud` that assertions of agents must have; `issuer` unless given. Environment: `INTENTD_OIDC_AUDIENCE`.
-    pub audience: Option<String>,
 }
 
 /// The whole configuration.

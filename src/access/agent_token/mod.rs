@@ -11,6 +11,7 @@ pub use issuers::Issuers;
 
 use std::net::IpAddr;
 
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
@@ -25,6 +26,14 @@ use super::{Actor, Credential, KeyRoot, Principal};
 use crate::app::App;
 use crate::db::DbError;
 use crate::ids::{AgentId, OrgId};
+
+/// `[oidc]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OidcConfig {
+    /// `aud` that assertions of agents must have; `issuer` unless given. Environment: `INTENTD_OIDC_AUDIENCE`.
+    pub audience: Option<String>,
+}
 
 /// An agent that has proven who it is, and what its token will rest on.
 pub struct Proven {
