@@ -1,6 +1,6 @@
 //! The edge to the chains: which there are, how to ask their nodes, how a transaction is built and encoded.
 //!
-//! - [`spec`], [`registry`]: chains.toml, and the URLs from the environment.
+//! - [`spec`], [`registry`], [`overlay`]: chains.toml, the URLs from the environment, and what platform admins add.
 //! - [`rpc`], [`node`]: JSON-RPC to one node per chain; each chain by itself, no lock that two chains share.
 //! - [`tx`], [`fees`]: pure.
 //!
@@ -10,8 +10,10 @@
 pub mod answers;
 pub mod error;
 pub mod fees;
+pub mod guard;
 pub mod http;
 pub mod node;
+pub mod overlay;
 pub mod registry;
 pub mod rpc;
 pub mod spec;
@@ -22,6 +24,7 @@ pub use answers::SendOutcome;
 pub use error::{ChainUnavailable, NodeError, RpcError, Unreachable};
 pub use fees::{Ceilings, FeeError, FeeQuote, FeeRequest};
 pub use node::{Head, Receipt, TxRequest};
+pub use overlay::Overlay;
 pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};
 pub use rpc::Rpc;
 pub use spec::{ChainId, ChainSpec, Kind, RpcUrl};

@@ -19,6 +19,7 @@ use crate::db::DbError;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
 use crate::ids::VaultId;
+use crate::orgs::limits;
 
 /// The routes of vaults, secrets and policies.
 pub fn routes() -> Router<Arc<App>> {
@@ -78,6 +79,10 @@ async fn create(
         created_at: crate::clock::now(),
     };
     let mut tx = app.db.begin().await?;
+    if let Err(error) = limits::admit(&mut tx, principal.org_id, limits::Kind::Vaults).await {
+        drop(tx);
+        return Err(limits::http::explain(&app, &principal, "vault.create", Resource::kind("vault"), error).await);
+    }
     store::insert(&mut tx, &vault).await.map_err(|error| match error {
         DbError::Duplicate(_) => Problem::new(StatusCode::CONFLICT, "there is a vault of this name already"),
         error => error.into(),

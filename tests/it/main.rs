@@ -12,4 +12,6 @@ mod hsm;
 mod hsm_faults;
 mod intents;
 mod newcomer;
+mod orgs;
+mod platform;
 mod vaults;

@@ -17,6 +17,7 @@ use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
 use crate::hsm::{Custody, HsmError, KeyContext};
 use crate::ids::{KeyId, OrgId, VaultId};
+use crate::orgs::limits::{self, LimitError, Reached};
 
 /// How often a version is prepared again because another request stored one first.
 const ATTEMPTS: usize = 16;
@@ -54,6 +55,9 @@ pub enum SecretError {
     /// A rule about keys says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// There is no room for another path.
+    #[error(transparent)]
+    Limit(#[from] Reached),
     /// There never was one.
     #[error("no such secret")]
     NotFound,
@@ -209,6 +213,10 @@ async fn write(
         return Err(SecretError::NoVault);
     };
     let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Write, Lock::Share).await?;
+    limits::admit_secret(&mut tx, principal.org_id, vault.id, path).await.map_err(|error| match error {
+        LimitError::Reached(reached) => SecretError::Limit(reached),
+        LimitError::Db(error) => error.into(),
+    })?;
     let version =
         NewVersion { head, version: prepared.version, new, body: prepared.body.as_ref(), key: prepared.key.as_ref() };
     let Some(stored) = store::write(&mut tx, &granted, &version).await? else { return Ok(None) };

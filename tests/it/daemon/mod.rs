@@ -5,4 +5,5 @@ mod hashes;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod nobody;
 mod start;
