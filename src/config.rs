@@ -1,45 +1,18 @@
 //! Configuration: one TOML file and the environment, which wins. Read whole, validated whole, printed redacted.
 
-use std::fmt;
+mod secret;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
+use crate::vaults::VaultsConfig;
 
-/// A value that is never printed, logged or serialised.
-#[derive(Clone)]
-pub struct Secret(SecretString);
-
-impl Secret {
-    /// The value itself, for the one call that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(redacted)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::from)
-    }
-}
+pub use secret::Secret;
 
 /// Where the daemon runs. Only `dev` relaxes anything, and it says what at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -167,6 +140,8 @@ pub struct Config {
     pub chains: ChainsConfig,
     /// The pipeline.
     pub intents: IntentsConfig,
+    /// Vaults and secrets.
+    pub vaults: VaultsConfig,
     /// Rate limits.
     pub limits: LimitsConfig,
 }
@@ -185,6 +160,7 @@ impl Default for Config {
             hsm: None,
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
+            vaults: VaultsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -247,6 +223,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("INTENTD_TRACKER_INTERVAL_MS", "intents.tracker_interval_ms"),
     ("INTENTD_REBROADCAST_S", "intents.rebroadcast_s"),
     ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks"),
+    ("INTENTD_VAULTS_KEPT_VERSIONS", "vaults.kept_versions"),
     ("INTENTD_LIMITS_AUTH_BURST", "limits.auth_burst"),
     ("INTENTD_LIMITS_IP_BURST", "limits.ip_burst"),
 ];
@@ -315,6 +292,9 @@ impl Config {
         }
         if self.intents.read_deadline_ms == 0 {
             missing.push("`intents.read_deadline_ms` must be above 0".to_owned());
+        }
+        if self.vaults.kept_versions == 0 {
+            missing.push("`vaults.kept_versions` must be above 0".to_owned());
         }
         if self.database.max_connections < 4 {
             missing.push("`database.max_connections` must be at least 4".to_owned());

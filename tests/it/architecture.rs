@@ -100,6 +100,11 @@ fn statements_are_in_stores() {
             ("src/intents/state.rs", "derives the columns' type for the states, so that a state is spelled once"),
             ("src/access/principal.rs", "derives the column's type for the role"),
             ("src/access/mod.rs", "passes a connection on to its store, so that the caller's transaction holds"),
+            (
+                "src/vaults/secrets/mod.rs",
+                "passes a connection on to its store, so that a grant and what it opens are read together",
+            ),
+            ("src/vaults/cmek/mod.rs", "passes a connection on to its store, so that the held vault decides"),
             ("src/orgs/mod.rs", "begins the one transaction of a bootstrap"),
             ("src/intents/commit.rs", "is T1: one transaction with a savepoint over several stores"),
             ("src/intents/nonce.rs", "is a step of T1, on its connection"),
