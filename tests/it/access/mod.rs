@@ -1,5 +1,6 @@
 //! Who may come in, and what that may do.
 
+mod matrix;
 mod policies;
 mod tenants;
 mod throttle;
