@@ -27,6 +27,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/vaults/{vault_id}", get(read).delete(remove))
         .merge(secrets::http::routes())
         .merge(policies::http::routes())
+        .merge(super::keys::http::routes())
 }
 
 /// The reply for a vault that is not there, or another organisation's.
@@ -77,6 +78,9 @@ async fn create(
         created_by: principal.actor,
         created_at: crate::clock::now(),
     };
+    if vault.name == store::AGENT_KEYS_VAULT {
+        return Err(Problem::new(StatusCode::CONFLICT, "this name is reserved for the vault of the agents' own keys"));
+    }
     let mut tx = app.db.begin().await?;
     store::insert(&mut tx, &vault).await.map_err(|error| match error {
         DbError::Duplicate(_) => Problem::new(StatusCode::CONFLICT, "there is a vault of this name already"),

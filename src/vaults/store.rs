@@ -9,6 +9,9 @@ use crate::access::{Actor, Principal};
 use crate::db::DbError;
 use crate::ids::{AgentId, OrgId, UserId, VaultId};
 
+/// The organisation's reserved vault: agents' own keys are in it. Nobody makes a vault of this name by hand.
+pub const AGENT_KEYS_VAULT: &str = "__agent-keys";
+
 macro_rules! select {
     ($tail:literal) => {
         concat!("SELECT v.id, v.org_id, v.name, v.description, v.created_by, v.created_by_type, v.created_at FROM vaults v ", $tail)
@@ -127,6 +130,34 @@ pub async fn insert(conn: &mut PgConnection, vault: &Vault) -> Result<(), DbErro
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The organisation's reserved vault, made if it is not there. Two requests at once make one. It is a human's, so that no agent owns what
+/// is in it.
+///
+/// # Errors
+/// As any statement; [`DbError::Duplicate`] when an agent owns a vault of this name.
+pub async fn agent_keys_vault(conn: &mut PgConnection, org_id: OrgId, created_by: UserId) -> Result<Vault, DbError> {
+    sqlx::query(
+        "INSERT INTO vaults (id, org_id, name, description, created_by, created_by_type) VALUES ($1, $2, $3, $4, $5, 'user')
+         ON CONFLICT (org_id, name) WHERE deleted_at IS NULL DO NOTHING",
+    )
+    .bind(VaultId::random())
+    .bind(org_id)
+    .bind(AGENT_KEYS_VAULT)
+    .bind("Keys of this organisation's agents")
+    .bind(created_by)
+    .execute(&mut *conn)
+    .await?;
+    // A statement of its own: it sees what another request has made meanwhile.
+    let row: Option<Row> = sqlx::query_as(select!(
+        "WHERE v.org_id = $1 AND v.name = $2 AND v.deleted_at IS NULL AND v.created_by_type = 'user'"
+    ))
+    .bind(org_id)
+    .bind(AGENT_KEYS_VAULT)
+    .fetch_optional(conn)
+    .await?;
+    row.ok_or_else(|| DbError::Duplicate(sqlx::Error::RowNotFound))?.vault()
 }
 
 /// Deletes a vault. Its signing keys sign nothing new, but stay until what they signed is settled.
