@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
+use crate::simulate::{SimulationConfig, SimulatorConfig};
 
 /// A value that is never printed, logged or serialised.
 #[derive(Clone)]
@@ -167,6 +168,10 @@ pub struct Config {
     pub chains: ChainsConfig,
     /// The pipeline.
     pub intents: IntentsConfig,
+    /// Whom simulations are asked of.
+    pub simulation: SimulationConfig,
+    /// `intentd simulator`.
+    pub simulator: SimulatorConfig,
     /// Rate limits.
     pub limits: LimitsConfig,
 }
@@ -185,6 +190,8 @@ impl Default for Config {
             hsm: None,
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
+            simulation: SimulationConfig::default(),
+            simulator: SimulatorConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -243,6 +250,18 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("INTENTD_HSM_CUSTODY", "hsm.custody"),
     ("INTENTD_CHAINS_FILE", "chains.file"),
     ("INTENTD_REQUIRE_SIMULATION", "intents.require_simulation"),
+    ("INTENTD_SIMULATION_BACKEND", "simulation.backend"),
+    ("INTENTD_SIMULATION_URL", "simulation.base_url"),
+    ("INTENTD_SIMULATION_ACCOUNT", "simulation.account"),
+    ("INTENTD_SIMULATION_PROJECT", "simulation.project"),
+    ("INTENTD_SIMULATION_ACCESS_KEY", "simulation.access_key"),
+    ("INTENTD_SIMULATION_ACCESS_KEY_FILE", "simulation.access_key_file"),
+    ("INTENTD_SIMULATION_SAVE", "simulation.save"),
+    ("INTENTD_SIMULATOR_LISTEN", "simulator.listen"),
+    ("INTENTD_SIMULATOR_ACCOUNT", "simulator.account"),
+    ("INTENTD_SIMULATOR_PROJECT", "simulator.project"),
+    ("INTENTD_SIMULATOR_ACCESS_KEY", "simulator.access_key"),
+    ("INTENTD_SIMULATOR_ACCESS_KEY_FILE", "simulator.access_key_file"),
     ("INTENTD_CLAIM_LEASE_S", "intents.claim_lease_s"),
     ("INTENTD_TRACKER_INTERVAL_MS", "intents.tracker_interval_ms"),
     ("INTENTD_REBROADCAST_S", "intents.rebroadcast_s"),
@@ -313,6 +332,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        missing.extend(self.simulation.faults());
         if self.intents.read_deadline_ms == 0 {
             missing.push("`intents.read_deadline_ms` must be above 0".to_owned());
         }
@@ -348,6 +368,7 @@ impl Config {
             "INTENTD_HSM_PIN",
             "INTENTD_CONFIG",
             "INTENTD_ANVIL_BIN",
+            "INTENTD_SIMULATOR_URL",
         ];
         std::env::vars()
             .map(|(name, _)| name)
@@ -363,6 +384,7 @@ fn secret_form(key: &str) -> Option<&'static str> {
     match key {
         "database.url" => Some("must be a string, postgres://user:password@host/database"),
         _ if key == "hsm.pin" || key.starts_with("hsm.pin.") => Some("must be { file = \"…\" } or { env = \"NAME\" }"),
+        "simulation.access_key" | "simulator.access_key" => Some("must be a string"),
         _ if key.starts_with("chains.rpc_urls") => Some("must be a table of strings: a URL for each chain's name"),
         _ => None,
     }
@@ -370,8 +392,21 @@ fn secret_form(key: &str) -> Option<&'static str> {
 
 /// Environment values are texts; keys that hold numbers or flags get them as such.
 fn scalar(key: &str, value: String) -> Value {
-    const TEXTS: &[&str] =
-        &["database.url", "hsm.token_label", "hsm.token_serial", "hsm.pin.file", "hsm.wrap_mechanism", "log", "listen"];
+    const TEXTS: &[&str] = &[
+        "database.url",
+        "hsm.token_label",
+        "hsm.token_serial",
+        "hsm.pin.file",
+        "hsm.wrap_mechanism",
+        "log",
+        "listen",
+        "simulation.account",
+        "simulation.project",
+        "simulation.access_key",
+        "simulator.account",
+        "simulator.project",
+        "simulator.access_key",
+    ];
     if TEXTS.contains(&key) {
         return Value::String(value);
     }
@@ -438,6 +473,8 @@ mod tests {
         let vars = [
             ("INTENTD_DATABASE_URL", "postgres://u:hunter2@localhost/d"),
             ("INTENTD_RPC_URL_BASE", "https://rpc.example/hunter2"),
+            ("INTENTD_SIMULATION_ACCESS_KEY", "hunter2"),
+            ("INTENTD_SIMULATOR_ACCESS_KEY", "hunter2"),
         ];
         let printed = format!("{:?}", load("", &vars).unwrap());
         assert!(!printed.contains("hunter2"), "{printed}");

@@ -73,5 +73,7 @@ id!(/// An audit event.
     EventId);
 id!(/// A simulation.
     SimulationId);
+id!(/// A registered contract ABI.
+    AbiId);
 id!(/// One running daemon.
     DaemonId);

@@ -22,6 +22,7 @@ use crate::http::router::router;
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker;
+use crate::simulate::settings::Simulators;
 
 /// Runs the daemon until SIGINT or SIGTERM.
 ///
@@ -38,7 +39,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("no local address")?;
     tracker::start(&app);
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
-    announce(&app.config, address)?;
+    announce(app.config.ready_file.as_deref(), address)?;
     let stopping = app.stopping.clone();
     let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
     let listener = listener.tap_io(|stream| {
@@ -68,6 +69,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 /// Database, then HSM, then the rest: nothing listens before all of it is there.
 async fn start(config: Config) -> anyhow::Result<Arc<App>> {
     let chains = load_chains(&config.chains)?;
+    let simulators =
+        Simulators::new(&config.simulation).map_err(|why| anyhow::anyhow!(why)).context("cannot simulate")?;
     let (Some(url), Some(hsm_config)) = (&config.database.url, &config.hsm) else {
         bail!("the configuration is not complete")
     };
@@ -89,6 +92,7 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
         db: pool,
         hsm,
         chains,
+        simulators,
         lanes: LaneQueues::default(),
         tracker: nudges,
         auth_failures: crate::audit::failures::Failures::default(),
@@ -144,9 +148,9 @@ fn harden(config: &Config) {
 }
 
 /// Says where it serves: a line for people, a file for scripts.
-fn announce(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
+pub(crate) fn announce(ready_file: Option<&Path>, address: SocketAddr) -> anyhow::Result<()> {
     let url = format!("http://{address}");
-    if let Some(path) = &config.ready_file {
+    if let Some(path) = ready_file {
         write_whole(path, &url).with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
     tracing::info!("listening on {url}");
@@ -160,7 +164,8 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(part, path)
 }
 
-async fn wait_for_signal(stopping: CancellationToken) {
+/// Cancels at the first of SIGINT and SIGTERM.
+pub(crate) async fn wait_for_signal(stopping: CancellationToken) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         tracing::error!("cannot wait for signals");

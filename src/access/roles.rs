@@ -71,6 +71,10 @@ actions! {
     OrgRead: Humans, "org.read";
     /// Changes the organisation's settings.
     OrgUpdate: Owners, "org.update";
+    /// Lists the contract ABIs that name errors and functions.
+    ContractAbiList: Humans, "contract_abi.list";
+    /// Registers and removes them.
+    ContractAbiManage: Managers, "contract_abi.manage";
     /// Reads the rules about addresses that requests may come from.
     IpRuleList: Humans, "ip_rule.list";
     /// Changes them.

@@ -24,6 +24,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(crate::orgs::http::routes())
         .merge(crate::audit::http::routes())
         .merge(crate::intents::http::routes())
+        .merge(crate::simulate::settings::http::routes())
+        .merge(crate::contracts::http::routes())
         .fallback(|request: Request| async move {
             Problem::not_found(format!("no route {} {}", request.method(), request.uri().path()))
         })

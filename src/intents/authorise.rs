@@ -21,6 +21,26 @@ pub struct Authorised {
     chain: Arc<Chain>,
 }
 
+impl Authorised {
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// The chain.
+    #[must_use]
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn into_request(self) -> Request {
+        self.request
+    }
+}
+
 /// What was found under an idempotency key.
 pub enum Claimed {
     /// Nothing that stands in the way: this run may go on.
@@ -132,14 +152,23 @@ pub async fn claim(
     }
 }
 
-/// The static guardrails, then the key: by the path that was named, or the chain's default path.
+/// The static guardrails, then the key.
 pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result<Keyed, IntentError> {
-    let ClaimedRequest { authorised: Authorised { request, principal, agent, chain }, claim } = *claimed;
+    let ClaimedRequest { authorised, claim } = *claimed;
+    let Authorised { request, agent, chain, .. } = &authorised;
     let facts = Facts { chain: &chain.spec().name, to: request.to, value: request.value, gas: None };
     let violations = guardrails::check(&agent.guardrails, &facts);
     if !violations.is_empty() {
         return Err(IntentError::Guardrail(violations));
     }
+    let key = find_key(app, &authorised).await?;
+    let Authorised { request, principal, agent, chain } = authorised;
+    Ok(Keyed { request, principal, agent, chain, claim, key })
+}
+
+/// Which key signs: by the path that was named, or the chain's default path.
+pub async fn find_key(app: &Arc<App>, authorised: &Authorised) -> Result<SigningKey, IntentError> {
+    let Authorised { request, principal, chain, .. } = authorised;
     let text = match &request.signing_key_path {
         Some(path) => path.clone(),
         None => format!("keys/{}-signer", chain.spec().name),
@@ -147,12 +176,12 @@ pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result
     let path = SecretPath::parse(&text)
         .map_err(|error| IntentError::Parse(parse::ParseError(format!("signing_key_path: {error}"))))?;
     let mut conn = app.db.acquire().await?;
-    let key = keys::resolve(&mut conn, &principal, &path).await?;
+    let key = keys::resolve(&mut conn, principal, &path).await?;
     if let Some(expected) = request.expected_from.filter(|from| *from != key.address) {
         return Err(IntentError::Parse(parse::ParseError(format!(
             "from: {expected} is not the address of the key at {path}, which is {}",
             key.address
         ))));
     }
-    Ok(Keyed { request, principal, agent, chain, claim, key })
+    Ok(key)
 }

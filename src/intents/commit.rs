@@ -16,7 +16,7 @@ use super::nonce;
 use super::parse::Kind;
 use super::refuse;
 use super::state::SlotState;
-use super::store::{self, IntentRow, NewIntent, SlotRow};
+use super::store::{self, IntentRow, NewIntent, SimulationNote, SlotRow};
 use crate::access::store::{CredentialError, credential_still_valid};
 use crate::agents::{self, Agent};
 use crate::app::App;
@@ -188,11 +188,8 @@ async fn reserve_and_sign(
     // 4. The nonce, and whether the balance that was read is enough for what others took meanwhile.
     let nonce = nonce::take(app, conn, lane, checked).await?;
     check_funds(conn, lane, checked).await?;
-    // 5. The signature, over exactly what was checked (I7).
-    if checked.tx.checked_hash() != checked.hash {
-        return Err(IntentError::Doomed("the transaction changed after it was checked".to_owned()));
-    }
-    let digest = checked.tx.signing_digest(nonce);
+    // 5. The signature, over exactly what was checked and simulated (I7): the hash is compared here.
+    let digest = checked.tx.signing_digest(nonce)?;
     let key = &checked.key;
     let signature = app.hsm.sign(&key.context(), &key.key_ref, &key.public_key, digest).await?;
     let bytes = checked.tx.encode(nonce, &signature);
@@ -206,7 +203,7 @@ async fn reserve_and_sign(
         spend_group: group,
         key_id: key.id,
         tx: &checked.tx,
-        simulation: checked.simulation.as_ref().map(|s| (s.id, s.status.as_str(), s.revert_reason.clone())),
+        simulation: checked.tx.simulation().map(SimulationNote::from),
     };
     store::insert_intent(conn, &new, at).await?;
     store::insert_slot(conn, lane, nonce, &new, &bytes).await?;

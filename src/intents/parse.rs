@@ -24,6 +24,8 @@ pub enum Kind {
     Submit,
     /// `POST …/transactions/sign`.
     SignOnly,
+    /// `POST …/transactions/simulate`: nothing comes of it.
+    Simulate,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
         match self {
             Self::Submit => "submit",
             Self::SignOnly => "sign_only",
+            Self::Simulate => "simulate",
         }
     }
 
@@ -42,6 +45,7 @@ impl Kind {
         match self {
             Self::Submit => "transaction.submit",
             Self::SignOnly => "transaction.sign",
+            Self::Simulate => "transaction.simulate",
         }
     }
 }

@@ -218,6 +218,7 @@ impl From<SecretError> for Problem {
             SecretError::Deleted | SecretError::Expired | SecretError::Exhausted => Self::new(StatusCode::GONE, text),
             SecretError::Contended => Self::unavailable(text, 1),
             SecretError::NotText => Self::internal(&error),
+            SecretError::IsKey => Self::unprocessable(text),
             SecretError::Hsm(error) => error.into(),
             SecretError::Db(error) => error.into(),
         }

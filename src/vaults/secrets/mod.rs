@@ -1,8 +1,11 @@
 //! Secrets: values under paths, in versions. Bodies are sealed under keys of the HSM; signing keys go into it.
 
+mod daemon;
 pub mod http;
 pub mod rules;
 pub mod store;
+
+pub use daemon::{open_for_daemon, usable_by_daemon};
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -75,6 +78,9 @@ pub enum SecretError {
     /// The stored value is not what was sealed.
     #[error("the stored value is not text")]
     NotText,
+    /// A key, which the daemon never hands to a service.
+    #[error("the secret is a key, and keys are not used as access keys of services")]
+    IsKey,
     /// The HSM did not do it.
     #[error(transparent)]
     Hsm(#[from] HsmError),

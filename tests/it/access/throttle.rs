@@ -11,7 +11,7 @@ async fn exactly_as_many_pass_as_there_are_however_many_ask_at_once() {
     let (ours, theirs) = (throttle::key(&[b"ours"]), throttle::key(&[b"theirs"]));
     let attempts = (0..40).map(|_| {
         let db = stack.db.clone();
-        async move { throttle::take(&mut *db.acquire().await.unwrap(), Throttle::Share, ours).await.unwrap() }
+        async move { throttle::take(&mut db.acquire().await.unwrap(), Throttle::Share, ours).await.unwrap() }
     });
     let waits: Vec<_> = futures::future::join_all(attempts).await.into_iter().flatten().collect();
     assert_eq!(waits.len(), 40 - usize::from(most), "{waits:?}");

@@ -10,4 +10,5 @@ pub mod install;
 pub mod pg_proxy;
 pub mod rpc_proxy;
 pub mod shim;
+pub mod simulator;
 pub mod stack;
