@@ -1,7 +1,7 @@
 //! Agents in the database.
 
 use alloy::primitives::Address;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
@@ -18,7 +18,7 @@ macro_rules! select {
             "SELECT id, org_id, name, description, created_by, auth_method, key_hash, client_cert_fingerprint, oidc_issuer,
                     oidc_client_id, scopes, vault_ids, token_ttl_seconds, is_active, expires_at, frozen_at, deleted_at,
                     created_at, intents_api_enabled, tx_to_allowlist, tx_allowed_chains, tx_max_value_wei, tx_daily_limit_wei,
-                    tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, shroud_enabled, shroud_config
+                    tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, tx_rules, shroud_enabled, shroud_config
              FROM agents ",
             $tail
         )
@@ -53,6 +53,7 @@ struct Row {
     tx_max_fee_wei: Option<Wei>,
     tx_daily_fee_limit_wei: Option<Wei>,
     tx_max_gas_limit: Option<i64>,
+    tx_rules: Json<Map<String, Value>>,
     shroud_enabled: bool,
     shroud_config: Option<Json<Value>>,
 }
@@ -78,6 +79,17 @@ impl Row {
             None => None,
             Some(gas) => Some(u64::try_from(gas).map_err(|_| corrupt("the gas limit is negative"))?),
         };
+        let mut guardrails = Guardrails {
+            to_allowlist,
+            allowed_chains: self.tx_allowed_chains,
+            max_value: self.tx_max_value_wei,
+            daily_limit: self.tx_daily_limit_wei,
+            max_fee: self.tx_max_fee_wei,
+            daily_fee_limit: self.tx_daily_fee_limit_wei,
+            max_gas_limit,
+            ..Guardrails::default()
+        };
+        guardrails.apply_stored(&self.tx_rules).map_err(|error| corrupt(&error.0))?;
         Ok(Agent {
             id: self.id,
             org_id: self.org_id,
@@ -98,15 +110,7 @@ impl Row {
             deleted_at: self.deleted_at,
             created_at: self.created_at,
             intents_api_enabled: self.intents_api_enabled,
-            guardrails: Guardrails {
-                to_allowlist,
-                allowed_chains: self.tx_allowed_chains,
-                max_value: self.tx_max_value_wei,
-                daily_limit: self.tx_daily_limit_wei,
-                max_fee: self.tx_max_fee_wei,
-                daily_fee_limit: self.tx_daily_fee_limit_wei,
-                max_gas_limit,
-            },
+            guardrails,
             shroud_enabled: self.shroud_enabled,
             shroud_config: self.shroud_config.map(|config| config.0),
         })
@@ -143,7 +147,7 @@ pub async fn get(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<
 pub async fn get_for_update(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<Option<Agent>, DbError> {
     sqlx::query(
         "SELECT 1 FROM spending_windows w JOIN agents a ON a.id = w.agent_id
-         WHERE w.agent_id = $1 AND a.org_id = $2 ORDER BY w.spend_group FOR UPDATE OF w",
+         WHERE w.agent_id = $1 AND a.org_id = $2 ORDER BY w.spend_group COLLATE \"C\" FOR UPDATE OF w",
     )
     .bind(id)
     .bind(org_id)
@@ -205,7 +209,7 @@ pub async fn update(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbErro
         "UPDATE agents SET name = $3, description = $4, scopes = $5, vault_ids = $6, token_ttl_seconds = $7, is_active = $8,
                 expires_at = $9, intents_api_enabled = $10, tx_to_allowlist = $11, tx_allowed_chains = $12,
                 tx_max_value_wei = $13, tx_daily_limit_wei = $14, tx_max_fee_wei = $15, tx_daily_fee_limit_wei = $16,
-                tx_max_gas_limit = $17, shroud_enabled = $18, shroud_config = $19, updated_at = now()
+                tx_max_gas_limit = $17, shroud_enabled = $18, shroud_config = $19, tx_rules = $20, updated_at = now()
          WHERE id = $1 AND org_id = $2",
     )
     .bind(agent.id)
@@ -227,6 +231,7 @@ pub async fn update(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbErro
     .bind(rails.max_gas_limit.and_then(|gas| i64::try_from(gas).ok()))
     .bind(agent.shroud_enabled)
     .bind(agent.shroud_config.as_ref().map(Json))
+    .bind(Json(rails.to_json()))
     .execute(conn)
     .await?;
     Ok(())

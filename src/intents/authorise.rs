@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::calldata::{self, Calls};
 use super::error::IntentError;
-use super::guardrails::{self, Facts};
+use super::guardrails::{self, Facts, Seen};
 use super::parse::{self, Request};
 use super::store::{self, Claim, IntentRow};
 use crate::access::{Actor, Principal, SecretPath};
@@ -55,6 +56,7 @@ impl ClaimedRequest {
 /// A request with its key.
 pub struct Keyed {
     pub(super) request: Request,
+    pub(super) calls: Calls,
     pub(super) principal: Principal,
     pub(super) agent: Agent,
     pub(super) chain: Arc<Chain>,
@@ -135,7 +137,10 @@ pub async fn claim(
 /// The static guardrails, then the key: by the path that was named, or the chain's default path.
 pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result<Keyed, IntentError> {
     let ClaimedRequest { authorised: Authorised { request, principal, agent, chain }, claim } = *claimed;
-    let facts = Facts { chain: &chain.spec().name, to: request.to, value: request.value, gas: None };
+    let calls = calldata::read(request.to, request.value.0, &request.data);
+    let spec = chain.spec();
+    let facts =
+        Facts { chain: &spec.name, chain_id: spec.chain_id, signer: None, calls: &calls, gas: None, seen: Seen::Later };
     let violations = guardrails::check(&agent.guardrails, &facts);
     if !violations.is_empty() {
         return Err(IntentError::Guardrail(violations));
@@ -154,5 +159,5 @@ pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result
             key.address
         ))));
     }
-    Ok(Keyed { request, principal, agent, chain, claim, key })
+    Ok(Keyed { request, calls, principal, agent, chain, claim, key })
 }

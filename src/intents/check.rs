@@ -7,8 +7,10 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 
 use super::authorise::{HeldClaim, Keyed};
+use super::calldata::Calls;
+use super::effects::Effects;
 use super::error::IntentError;
-use super::guardrails::{self, Facts};
+use super::guardrails::{self, Facts, Seen};
 use super::lanes::Lane;
 use super::parse::{Kind, Request};
 use super::refuse;
@@ -40,9 +42,20 @@ pub struct Checked {
     pub(super) nonce: NonceView,
     pub(super) explicit_nonce: Option<u64>,
     pub(super) simulation: Option<Simulation>,
+    pub(super) calls: Calls,
+    /// Of the simulation, where it tells everything.
+    pub(super) effects: Option<Effects>,
+    /// The windows that it is charged to, by the rules as they were read here.
+    pub(super) units: Vec<String>,
 }
 
 impl Checked {
+    /// What the rules look at.
+    pub(super) fn facts(&self) -> Facts<'_> {
+        let seen = Seen::of(self.effects.as_ref());
+        Facts::of(&self.chain.spec().name, &self.tx, self.max_fee, &self.calls, seen)
+    }
+
     /// The lane that will sign it.
     #[must_use]
     pub fn lane(&self) -> Lane {
@@ -74,7 +87,7 @@ pub async fn check(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError>
 }
 
 async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError> {
-    let Keyed { request, principal, agent, chain, claim, key } = keyed;
+    let Keyed { request, calls, principal, agent, chain, claim, key } = keyed;
     let spec = chain.spec();
     let rpc = chain.rpc().await.map_err(|error| IntentError::could_not_check(error.to_string()))?;
     let from = key.address;
@@ -99,7 +112,11 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
             spec.name
         )));
     }
-    let ceilings = Ceilings { chain_wei: spec.max_fee_per_gas_ceiling_wei, agent_wei: None };
+    let own_rules = agent.guardrails.per_chain.get(&spec.name);
+    let ceilings = Ceilings {
+        chain_wei: spec.max_fee_per_gas_ceiling_wei,
+        agent_wei: own_rules.and_then(|own| own.max_fee_per_gas_wei),
+    };
     let fees = fees::choose(request.fees, &quote, ceilings)?;
     let tx = UnsignedTx {
         chain_id: spec.chain_id,
@@ -115,16 +132,25 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
     let too_large = || IntentError::Doomed("value plus fee exceeds 2^256 wei".to_owned());
     let max_fee = tx.max_fee().ok_or_else(too_large)?;
     let max_cost = tx.max_cost().ok_or_else(too_large)?;
-    let facts = Facts { chain: &spec.name, to: tx.to, value: tx.value, gas: Some((tx.gas_limit, max_fee)) };
-    let violations = guardrails::check(&agent.guardrails, &facts);
-    if !violations.is_empty() {
-        return Err(IntentError::Guardrail(violations));
-    }
+    let allow = |seen: Seen<'_>| {
+        let facts = Facts::of(&spec.name, &tx, max_fee, &calls, seen);
+        let violations = guardrails::check(&agent.guardrails, &facts);
+        if !violations.is_empty() {
+            return Err(IntentError::Guardrail(violations));
+        }
+        let charges = guardrails::charges(&agent.guardrails, &spec.spend_group, &facts);
+        Ok(charges.into_iter().map(|charge| charge.unit).collect())
+    };
+    // What can be refused without a simulation is.
+    let _: Vec<String> = allow(Seen::Later)?;
     let funds = Funds { balance, max_cost, unit: spec.native_currency.clone() };
     if request.kind == Kind::Submit {
         funds.check(key.address, open_cost)?;
     }
-    let simulation = simulate_if_asked(app, &request, &agent, &chain, &key, &tx).await?;
+    let needed = guardrails::needs_effects(&agent.guardrails, &spec.name, &calls);
+    let simulation = simulate_if_asked(app, &request, needed, &agent, &chain, &key, &tx).await?;
+    let effects = simulation.as_ref().and_then(|simulation| Effects::of_simulation(simulation, from));
+    let units = allow(Seen::of(effects.as_ref()))?;
     Ok(Checked {
         org_id: agent.org_id,
         agent_id: agent.id,
@@ -140,6 +166,9 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
         max_fee,
         funds,
         simulation,
+        calls,
+        effects,
+        units,
     })
 }
 
@@ -197,16 +226,18 @@ impl Funds {
     }
 }
 
-/// Simulates when the request, the organisation or the daemon wants it. A revert is recorded and refused.
+/// Simulates when the request, the organisation or the daemon wants it, or a rule cannot be applied otherwise. A revert is recorded and
+/// refused.
 async fn simulate_if_asked(
     app: &Arc<App>,
     request: &Request,
+    needed: bool,
     agent: &crate::agents::Agent,
     chain: &Arc<Chain>,
     key: &SigningKey,
     tx: &UnsignedTx,
 ) -> Result<Option<Simulation>, IntentError> {
-    let asked = request.simulate_first || app.config.intents.require_simulation;
+    let asked = needed || request.simulate_first || app.config.intents.require_simulation;
     if !asked && !store::simulation_required(&app.db, agent.org_id).await? {
         return Ok(None);
     }

@@ -3,8 +3,10 @@
 
 pub mod authorise;
 pub mod broadcast;
+pub mod calldata;
 pub mod check;
 pub mod commit;
+pub mod effects;
 mod error;
 pub mod guardrails;
 pub mod http;

@@ -238,7 +238,7 @@ pub async fn settle(pool: &PgPool, slot: &OpenSlot, outcome: Outcome, event: Eve
     let mut tx = pool.begin().await?;
     begin_t1(&mut tx).await?;
     let spend = match slot.intent {
-        Some(intent) => lock_spend_window(&mut tx, intent).await?,
+        Some(intent) => lock_spend_windows(&mut tx, intent).await?,
         None => None,
     };
     let done = sqlx::query(
@@ -275,19 +275,20 @@ pub async fn settle(pool: &PgPool, slot: &OpenSlot, outcome: Outcome, event: Eve
     Ok(true)
 }
 
-async fn lock_spend_window(
+/// The windows of the intent's entries, all of them, in the order of their locks.
+async fn lock_spend_windows(
     conn: &mut PgConnection,
     intent: IntentId,
 ) -> Result<Option<(OrgId, AgentId, IntentId)>, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT i.org_id, i.agent_id FROM intents i
-         JOIN spending_windows w ON w.agent_id = i.agent_id AND w.spend_group = i.spend_group
-         WHERE i.id = $1 FOR UPDATE OF w",
+        "SELECT i.org_id, i.agent_id FROM intents i JOIN spends s ON s.intent_id = i.id
+         JOIN spending_windows w ON w.agent_id = s.agent_id AND w.spend_group = s.spend_group
+         WHERE i.id = $1 ORDER BY w.spend_group COLLATE \"C\" FOR UPDATE OF w",
     )
     .bind(intent)
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    row.map(|row| Ok((row.try_get("org_id")?, row.try_get("agent_id")?, intent))).transpose()
+    row.first().map(|row| Ok((row.try_get("org_id")?, row.try_get("agent_id")?, intent))).transpose()
 }
 
 /// A value leaves the sum exactly once: it becomes 0 here with the sum, or its entry ages out, both under the window's lock. The fee
