@@ -120,6 +120,12 @@ fn lost<T>(before: Option<T>, after: Option<T>) -> bool {
 }
 
 impl Guardrails {
+    /// Whether anything is set that clients of the first hour do not know.
+    #[must_use]
+    pub fn has_rules_beyond_amounts(&self) -> bool {
+        !self.to_json().is_empty()
+    }
+
     /// The restrictions that `after` no longer has at all, by their fields.
     #[must_use]
     pub fn lifted(&self, after: &Self) -> Vec<&'static str> {

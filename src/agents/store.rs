@@ -127,6 +127,15 @@ pub async fn get_for_share(conn: &mut PgConnection, id: AgentId) -> Result<Optio
     row.map(Row::agent).transpose()
 }
 
+/// An agent by its id alone, whatever became of it, for what the daemon does by itself. Locks nothing.
+///
+/// # Errors
+/// As any statement.
+pub async fn any(conn: &mut PgConnection, id: AgentId) -> Result<Option<Agent>, DbError> {
+    let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1")).bind(id).fetch_optional(conn).await?;
+    row.map(Row::agent).transpose()
+}
+
 /// An agent of the organisation that is not deleted.
 ///
 /// # Errors
@@ -159,6 +168,25 @@ pub async fn get_for_update(conn: &mut PgConnection, org_id: OrgId, id: AgentId)
         .fetch_optional(conn)
         .await?;
     row.map(Row::agent).transpose()
+}
+
+/// What counts of the rolling 24 hours in a window of the agent: its unit, the amount and the fees. Locks nothing, changes nothing.
+///
+/// # Errors
+/// As any statement.
+pub async fn spent(conn: &mut PgConnection, id: AgentId) -> Result<Vec<(String, Wei, Wei)>, DbError> {
+    let rows = sqlx::query_as(
+        "SELECT w.spend_group, (w.value_sum_wei - coalesce(sum(s.value_wei), 0))::numeric(78, 0),
+                (w.fee_sum_wei - coalesce(sum(s.fee_wei), 0))::numeric(78, 0)
+         FROM spending_windows w LEFT JOIN spends s
+           ON s.agent_id = w.agent_id AND s.spend_group = w.spend_group AND s.counted AND s.settled
+              AND s.signed_at <= greatest(w.last_stamp, clock_timestamp()) - interval '24 hours'
+         WHERE w.agent_id = $1 GROUP BY w.agent_id, w.spend_group ORDER BY w.spend_group COLLATE \"C\"",
+    )
+    .bind(id)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows)
 }
 
 /// The agents of the organisation that are not deleted, oldest first.

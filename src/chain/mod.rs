@@ -21,7 +21,7 @@ pub mod tx;
 pub use answers::SendOutcome;
 pub use error::{ChainUnavailable, NodeError, RpcError, Unreachable};
 pub use fees::{Ceilings, FeeError, FeeQuote, FeeRequest};
-pub use node::{Head, Receipt, TxRequest};
+pub use node::{Head, Log, Receipt, TxRequest};
 pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};
 pub use rpc::Rpc;
 pub use spec::{ChainId, ChainSpec, Kind, RpcUrl};

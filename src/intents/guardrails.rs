@@ -18,7 +18,7 @@ use crate::money::Wei;
 
 pub use tokens::needs_effects;
 pub use violation::Violation;
-pub use window::{Charge, Window, charges, check_window};
+pub use window::{COUNT_UNIT, Charge, TOKEN_UNITS, Window, chain_unit, charges, check_window};
 
 /// Most violations that one refusal names.
 const VIOLATIONS_MAX: usize = 12;

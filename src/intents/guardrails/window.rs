@@ -49,14 +49,18 @@ enum Of {
     Count,
 }
 
+/// How the units of tokens begin.
+pub const TOKEN_UNITS: &str = "token:";
+
 /// The window of a token on a chain.
 #[must_use]
 pub fn token_unit(chain_id: ChainId, token: Address) -> String {
-    format!("token:{}:{token:#x}", chain_id.0)
+    format!("{TOKEN_UNITS}{}:{token:#x}", chain_id.0)
 }
 
 /// The window of a chain.
-fn chain_unit(chain_id: ChainId) -> String {
+#[must_use]
+pub fn chain_unit(chain_id: ChainId) -> String {
     format!("chain:{}", chain_id.0)
 }
 

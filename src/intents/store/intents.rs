@@ -279,6 +279,12 @@ pub async fn intents(
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(agent).bind(at).bind(id).bind(limit).fetch_all(pool).await
 }
 
+/// Whose an intent is, and what was signed for it.
+pub async fn signed_tx(conn: &mut PgConnection, id: IntentId) -> Result<Option<(AgentId, UnsignedTx)>, sqlx::Error> {
+    let row = sqlx::query("SELECT * FROM intents WHERE id = $1").bind(id).fetch_optional(conn).await?;
+    row.map(|row| Ok((row.try_get("agent_id")?, unsigned_tx(&row)?))).transpose()
+}
+
 /// The fees an intent was signed with.
 pub async fn fees_of(pool: &PgPool, intent: IntentId) -> Result<Option<Fees>, sqlx::Error> {
     let row = sqlx::query("SELECT gas_price, max_fee_per_gas, max_priority_fee_per_gas FROM intents WHERE id = $1")
