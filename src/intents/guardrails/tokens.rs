@@ -30,7 +30,8 @@ fn on_this_chain(rules: Rules<'_>, limit: &TokenLimit) -> bool {
 fn lists_without(rules: Rules<'_>, token: Address) -> Vec<String> {
     let all = &rules.all.token_allowlist;
     let lacks_all = !all.is_empty() && !all.iter().any(|listed| listed.is(rules.chain, token));
-    let lacks_own = rules.own.is_some_and(|own| !own.token_allowlist.is_empty() && !own.token_allowlist.contains(&token));
+    let lacks_own =
+        rules.own.is_some_and(|own| !own.token_allowlist.is_empty() && !own.token_allowlist.contains(&token));
     let names = [("tx_token_allowlist".to_owned(), lacks_all), (rules.field("token_allowlist"), lacks_own)];
     names.into_iter().filter(|(_, lacks)| *lacks).map(|(field, _)| field).collect()
 }

@@ -37,11 +37,8 @@ pub(super) async fn look(
     receipt: &Receipt,
 ) -> Result<Aftermath, DbError> {
     let signer = slot.lane.address;
-    let event = |log: &crate::chain::Log| EventLog {
-        address: log.address,
-        topics: log.topics.clone(),
-        data: log.data.clone(),
-    };
+    let event =
+        |log: &crate::chain::Log| EventLog { address: log.address, topics: log.topics.clone(), data: log.data.clone() };
     let logs: Vec<EventLog> = receipt.logs.iter().map(event).collect();
     let effects = Effects::of_logs(&logs, signer);
     let Some(intent) = slot.intent.filter(|_| !effects.tokens.is_empty() || !effects.privileged.is_empty()) else {

@@ -149,7 +149,8 @@ async fn settle_by_receipt(
             && !knows_any(rpc, slot).await?
             && is_long_missing(app, chain, slot, head).await?
         {
-            let settled = store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
+            let settled =
+                store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
             if settled && slot.intent.is_some() {
                 tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
                     "the nonce was used by a transaction that is not ours");

@@ -11,7 +11,6 @@ use super::super::lanes::Lane;
 use super::super::state::{self, Event, Outcome, SlotState};
 use super::super::store::{begin_t1, signed};
 use super::aftermath::Aftermath;
-use settling::{lock_spend_windows, raise_spends, settle_spend};
 use crate::audit;
 use crate::chain::ChainId;
 use crate::chain::Receipt;
@@ -19,6 +18,7 @@ use crate::chain::tx::SignedTx;
 use crate::db::DbError;
 use crate::ids::{AttemptId, DaemonId, IntentId, KeyId};
 use crate::money::Wei;
+use settling::{lock_spend_windows, raise_spends, settle_spend};
 
 /// One signed transaction of a slot.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 
 pub mod anvil;
 pub mod client;
+pub mod contracts;
 pub mod daemon;
 pub mod freeze;
 pub mod hsm;

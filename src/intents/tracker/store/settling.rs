@@ -68,7 +68,11 @@ pub(super) async fn raise_spends(
 
 /// A value leaves the sum exactly once: it becomes 0 here with the sum, or its entry ages out, both under the window's lock. The fee
 /// stays until it ages out: the no-op that closed the nonce was paid for.
-pub(super) async fn settle_spend(conn: &mut PgConnection, intent: IntentId, release_value: bool) -> Result<(), sqlx::Error> {
+pub(super) async fn settle_spend(
+    conn: &mut PgConnection,
+    intent: IntentId,
+    release_value: bool,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "WITH entry AS (
              SELECT agent_id, spend_group, value_wei FROM spends WHERE intent_id = $1 AND counted AND $2
