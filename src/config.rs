@@ -1,45 +1,17 @@
 //! Configuration: one TOML file and the environment, which wins. Read whole, validated whole, printed redacted.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
 
-/// A value that is never printed, logged or serialised.
-#[derive(Clone)]
-pub struct Secret(SecretString);
+mod secret;
 
-impl Secret {
-    /// The value itself, for the one call that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(redacted)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::from)
-    }
-}
+pub use secret::Secret;
 
 /// Where the daemon runs. Only `dev` relaxes anything, and it says what at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -149,6 +121,9 @@ pub struct Config {
     pub environment: Environment,
     /// Where to listen: loopback unless you say otherwise. Environment: `INTENTD_LISTEN`.
     pub listen: SocketAddr,
+    /// What the daemon is reached at from outside, for links: `https://intents.example.com`. `None`: what it listens on. Environment:
+    /// `INTENTD_PUBLIC_URL`.
+    pub public_url: Option<url::Url>,
     /// Gets the daemon's URL once it serves. Environment: `INTENTD_READY_FILE`.
     pub ready_file: Option<PathBuf>,
     /// tracing filter, e.g. `info` or `intentd=debug`. Environment: `INTENTD_LOG`.
@@ -176,6 +151,7 @@ impl Default for Config {
         Self {
             environment: Environment::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            public_url: None,
             ready_file: None,
             log: "info".to_owned(),
             log_format: LogFormat::default(),
@@ -247,6 +223,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("INTENTD_TRACKER_INTERVAL_MS", "intents.tracker_interval_ms"),
     ("INTENTD_REBROADCAST_S", "intents.rebroadcast_s"),
     ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks"),
+    ("INTENTD_PUBLIC_URL", "public_url"),
     ("INTENTD_LIMITS_AUTH_BURST", "limits.auth_burst"),
     ("INTENTD_LIMITS_IP_BURST", "limits.ip_burst"),
 ];
@@ -295,6 +272,15 @@ impl Config {
         })
     }
 
+    /// A link to a path of the daemon, which begins with `/`.
+    #[must_use]
+    pub fn link(&self, path: &str) -> String {
+        match &self.public_url {
+            Some(url) => format!("{}{path}", url.as_str().trim_end_matches('/')),
+            None => format!("http://{}{path}", self.listen),
+        }
+    }
+
     /// Everything that `serve` needs and that is not there, in one list.
     ///
     /// # Errors
@@ -315,6 +301,11 @@ impl Config {
         }
         if self.intents.read_deadline_ms == 0 {
             missing.push("`intents.read_deadline_ms` must be above 0".to_owned());
+        }
+        if self.public_url.as_ref().is_some_and(|url| {
+            !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some()
+        }) {
+            missing.push("`public_url` must be an http or https URL without query and fragment".to_owned());
         }
         if self.database.max_connections < 4 {
             missing.push("`database.max_connections` must be at least 4".to_owned());

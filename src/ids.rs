@@ -57,6 +57,8 @@ id!(/// A secret: stable over its versions.
     SecretId);
 id!(/// An access policy.
     PolicyId);
+id!(/// A share of a secret. Of those that anybody with the link may open, the id is the link's secret: 122 random bits.
+    ShareId);
 id!(/// An API key of a human.
     ApiKeyId);
 id!(/// A signing key, that is one version of it.

@@ -21,5 +21,6 @@ pub mod intents;
 pub mod money;
 pub mod orgs;
 pub mod serve;
+pub mod sharing;
 pub mod simulate;
 pub mod vaults;

@@ -20,17 +20,26 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// The decision.
+    /// What no grant gets an agent beyond: the vaults it is bound to, and its scopes.
     ///
     /// # Errors
     /// [`Denial`] by the first rule that refuses.
-    pub fn check(&self, path: &SecretPath, permission: Permission) -> Result<(), Denial> {
+    pub fn check_limits(&self, path: &SecretPath) -> Result<(), Denial> {
         if !self.bound {
             return Err(Denial::NotBound);
         }
         if self.ceiling.as_ref().is_some_and(|globs| !globs.iter().any(|glob| glob.matches(path))) {
             return Err(Denial::OutsideScopes(path.clone()));
         }
+        Ok(())
+    }
+
+    /// The decision.
+    ///
+    /// # Errors
+    /// [`Denial`] by the first rule that refuses.
+    pub fn check(&self, path: &SecretPath, permission: Permission) -> Result<(), Denial> {
+        self.check_limits(path)?;
         if self.owner || self.rules.iter().any(|rule| rule.grants(path, permission, &self.at)) {
             return Ok(());
         }

@@ -3,11 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -23,14 +22,15 @@ use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::http::extract::{Body, Peer};
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, delete, get, post};
 use crate::ids::OrgId;
 
 /// The routes of this feature.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/v1/auth/agent-token", post(agent_token))
         .route("/v1/auth/api-key-token", post(api_key_token))
-        .route("/v1/auth/token", axum::routing::delete(revoke_token))
+        .route("/v1/auth/token", delete(revoke_token))
         .route("/v1/auth/refresh", post(refresh))
         .route("/v1/auth/jwt-public-key", get(jwt_public_key))
 }

@@ -24,6 +24,8 @@ pub use policy::Permission;
 pub use principal::{Actor, Credential, KeyRoot, Principal, Role};
 pub use roles::Action;
 
+use std::net::IpAddr;
+
 use sqlx::PgConnection;
 
 use crate::db::DbError;
@@ -59,6 +61,9 @@ pub enum Denial {
     /// The path lies outside the agent's scopes.
     #[error("Insufficient permissions: {0} is outside this agent's scopes")]
     OutsideScopes(SecretPath),
+    /// Deactivated, deleted or expired since.
+    #[error("Insufficient permissions: that user or agent is no longer active")]
+    Inactive,
     /// No policy grants it, or its conditions do not hold.
     #[error("Insufficient permissions: no policy grants {} on {path}", permission.as_str())]
     NoPolicy {
@@ -69,7 +74,7 @@ pub enum Denial {
     },
 }
 
-/// A permission on a path of a vault that has been granted to somebody. Only [`authorise`] makes one.
+/// A permission on a path of a vault that has been granted to somebody. Only [`authorise`] and [`authorise_absent`] make one.
 #[derive(Clone, Debug)]
 pub struct Authorised {
     org_id: OrgId,
@@ -128,4 +133,21 @@ pub async fn authorise(
     let grants = store::grants(conn, principal, vault, lock).await?;
     grants.check(path, permission)?;
     Ok(Authorised { org_id: vault.org_id, vault_id: vault.id, path: path.clone(), permission, actor: principal.actor })
+}
+
+/// As [`authorise`], for a human or agent of the organisation who is not asking: who made a share that somebody opens from `ip`.
+///
+/// # Errors
+/// As [`authorise`]; [`Denial::Inactive`] for who may not come in any more.
+pub async fn authorise_absent(
+    conn: &mut PgConnection,
+    actor: Actor,
+    ip: Option<IpAddr>,
+    vault: &Vault,
+    path: &SecretPath,
+    permission: Permission,
+) -> Result<Authorised, AccessError> {
+    let grants = store::grants_of_absent(conn, vault.org_id, actor, ip, vault).await?;
+    grants.ok_or(Denial::Inactive)?.check(path, permission)?;
+    Ok(Authorised { org_id: vault.org_id, vault_id: vault.id, path: path.clone(), permission, actor })
 }

@@ -17,6 +17,16 @@ pub enum Actor {
 }
 
 impl Actor {
+    /// As two columns, or two fields of a request, name it.
+    #[must_use]
+    pub fn of(kind: &str, id: Uuid) -> Option<Self> {
+        match kind {
+            "user" => Some(Self::User(UserId(id))),
+            "agent" => Some(Self::Agent(AgentId(id))),
+            _ => None,
+        }
+    }
+
     /// `user` or `agent`, as the API and the tables write it.
     #[must_use]
     pub fn kind(&self) -> &'static str {

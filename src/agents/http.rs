@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
 use super::request::AgentRequest;
@@ -18,13 +17,14 @@ use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, get, post};
 use crate::ids::{AgentId, VaultId};
 use crate::orgs;
 use crate::vaults;
 
 /// The routes of this feature.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/v1/agents", post(create).get(list))
         .route("/v1/agents/me", get(me))
         .route("/v1/agents/{agent_id}", get(read).patch(change).delete(remove))

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Query, State, rejection::QueryRejection};
-use axum::routing::get;
-use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -20,6 +19,7 @@ use crate::access::{Action, Principal};
 use crate::app::App;
 use crate::clock::rfc3339;
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, get};
 use crate::ids::EventId;
 
 /// Events of a page unless the request says otherwise, and at most.
@@ -27,8 +27,8 @@ const LIMIT_DEFAULT: i64 = 100;
 const LIMIT_MAX: i64 = 1_000;
 
 /// The routes of this feature.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/audit/events", get(events))
+pub fn routes() -> Routes {
+    Routes::new().route("/v1/audit/events", get(events))
 }
 
 #[derive(Deserialize)]

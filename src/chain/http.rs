@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::spec::ChainSpec;
 use crate::app::App;
 use crate::http::extract::Peer;
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, get};
 
 /// The routes.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/chains", get(list)).route("/v1/chains/{name_or_id}", get(get_one))
+pub fn routes() -> Routes {
+    Routes::new().route("/v1/chains", get(list)).route("/v1/chains/{name_or_id}", get(get_one))
 }
 
 async fn list(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Value>, Problem> {

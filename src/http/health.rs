@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::json;
 
 use super::extract::Peer;
 use super::problem::Problem;
+use super::routes::{Routes, get};
 use crate::app::App;
 use crate::hsm::HsmStatus;
 
 /// The health routes: public.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/health", get(health)).route("/v1/health/hsm", get(hsm))
+pub fn routes() -> Routes {
+    Routes::new().route("/v1/health", get(health)).route("/v1/health/hsm", get(hsm))
 }
 
 /// 200 always while the process serves; `degraded` when the database or the HSM does not answer.

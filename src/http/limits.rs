@@ -147,7 +147,9 @@ fn take<K: std::hash::Hash + Eq + Clone>(limiter: &DefaultKeyedRateLimiter<K>, k
     limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(now()).max(Duration::from_millis(1)))
 }
 
-fn too_many(what: &str, wait: Duration) -> Problem {
+/// 429 with `Retry-After` in whole seconds. `what` there were too many of.
+#[must_use]
+pub fn too_many(what: &str, wait: Duration) -> Problem {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("too many {what}: try again in {seconds} s"))
         .retry_after(seconds)

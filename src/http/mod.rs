@@ -5,3 +5,4 @@ pub mod health;
 pub mod limits;
 pub mod problem;
 pub mod router;
+pub mod routes;

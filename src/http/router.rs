@@ -11,11 +11,13 @@ use tower_http::trace::TraceLayer;
 
 use super::extract::BODY_BYTES_MAX;
 use super::problem::Problem;
+use super::routes::Routes;
 use crate::app::App;
 
-/// The daemon's routes.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+/// Every route of the daemon.
+#[must_use]
+pub fn routes() -> Routes {
+    Routes::new()
         .merge(super::health::routes())
         .merge(crate::chain::http::routes())
         .merge(crate::access::http::routes())
@@ -24,6 +26,13 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(crate::orgs::http::routes())
         .merge(crate::audit::http::routes())
         .merge(crate::intents::http::routes())
+        .merge(crate::sharing::http::routes())
+}
+
+/// The daemon: its routes, and what all of them have in common.
+pub fn router(app: Arc<App>) -> Router {
+    routes()
+        .into_router()
         .fallback(|request: Request| async move {
             Problem::not_found(format!("no route {} {}", request.method(), request.uri().path()))
         })
@@ -40,8 +49,12 @@ pub fn router(app: Arc<App>) -> Router {
             ))
         }))
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
-            // The path only: a query string may carry what does not belong in a log.
-            tracing::info_span!("http", method = %request.method(), path = %request.uri().path())
+            // The path only: a query string may carry what does not belong in a log. The id of a share may be all that opens it.
+            let path = match request.uri().path() {
+                share if share.starts_with("/v1/share") => "/v1/share…",
+                path => path,
+            };
+            tracing::info_span!("http", method = %request.method(), path)
         }))
         .with_state(app)
 }

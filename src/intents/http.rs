@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -20,6 +19,7 @@ use crate::agents;
 use crate::app::App;
 use crate::http::extract::{Body, Members};
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, get, post};
 use crate::ids::{AgentId, IntentId};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -28,8 +28,8 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 const PAGE_MAX: i64 = 200;
 
 /// The routes.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/v1/agents/{agent_id}/transactions", post(submit).get(list))
         .route("/v1/agents/{agent_id}/transactions/sign", post(sign))
         .route("/v1/agents/{agent_id}/transactions/{transaction_id}", get(get_one))

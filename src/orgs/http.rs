@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::store;
@@ -14,10 +13,11 @@ use crate::app::App;
 use crate::audit::Resource;
 use crate::clock::rfc3339;
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, get};
 
 /// The routes of this feature.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/org/members", get(members))
+pub fn routes() -> Routes {
+    Routes::new().route("/v1/org/members", get(members))
 }
 
 async fn members(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,11 +17,12 @@ use crate::clock::rfc3339;
 use crate::db::DbError;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, get, post};
 use crate::ids::VaultId;
 
 /// The routes of vaults, secrets and policies.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/v1/vaults", post(create).get(list))
         .route("/v1/vaults/{vault_id}", get(read).delete(remove))
         .merge(secrets::http::routes())

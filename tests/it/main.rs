@@ -12,4 +12,5 @@ mod hsm;
 mod hsm_faults;
 mod intents;
 mod newcomer;
+mod sharing;
 mod vaults;

@@ -1,5 +1,7 @@
 //! What a principal has been granted.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
@@ -87,6 +89,49 @@ pub async fn grants(
     vault: &Vault,
     lock: Lock,
 ) -> Result<Grants, DbError> {
+    let subject =
+        Subject { org_id: principal.org_id, actor: principal.actor, manages: principal.manages(), ip: principal.ip };
+    grants_of(conn, &subject, vault, lock).await
+}
+
+/// As [`grants`], for a human or agent who is not asking: who made a share that somebody opens from `ip`. The conditions of their
+/// policies are held against that request.
+///
+/// # Errors
+/// As any statement. `Ok(None)`: not, or no longer, an active human or agent of the organisation.
+pub async fn grants_of_absent(
+    conn: &mut PgConnection,
+    org_id: OrgId,
+    actor: Actor,
+    ip: Option<IpAddr>,
+    vault: &Vault,
+) -> Result<Option<Grants>, DbError> {
+    let Some(manages) = active(conn, org_id, actor).await? else { return Ok(None) };
+    let subject = Subject { org_id, actor, manages, ip };
+    grants_of(conn, &subject, vault, Lock::None).await.map(Some)
+}
+
+/// Whether a human or agent may come in now, and then whether it manages the organisation.
+async fn active(conn: &mut PgConnection, org_id: OrgId, actor: Actor) -> Result<Option<bool>, DbError> {
+    let sql = match actor {
+        Actor::User(_) => "SELECT role IN ('admin', 'owner') FROM users WHERE id = $1 AND org_id = $2 AND is_active",
+        Actor::Agent(_) => {
+            "SELECT false FROM agents WHERE id = $1 AND org_id = $2 AND is_active AND deleted_at IS NULL
+               AND (expires_at IS NULL OR expires_at > now())"
+        }
+    };
+    Ok(sqlx::query_scalar(sql).bind(actor.uuid()).bind(org_id).fetch_optional(conn).await?)
+}
+
+/// Whom grants are looked up for.
+struct Subject {
+    org_id: OrgId,
+    actor: Actor,
+    manages: bool,
+    ip: Option<IpAddr>,
+}
+
+async fn grants_of(conn: &mut PgConnection, principal: &Subject, vault: &Vault, lock: Lock) -> Result<Grants, DbError> {
     let at = Circumstances { now: crate::clock::now(), ip: principal.ip };
     let same_org = vault.org_id == principal.org_id;
     let (bound, ceiling) = match principal.actor {
@@ -116,7 +161,7 @@ pub async fn grants(
         .fetch_all(conn)
         .await?;
     let rules = rows.into_iter().filter_map(RuleRow::rule).collect();
-    let owner = same_org && (vault.created_by == principal.actor || principal.manages());
+    let owner = same_org && (vault.created_by == principal.actor || principal.manages);
     Ok(Grants { bound, ceiling, rules, owner, at })
 }
 

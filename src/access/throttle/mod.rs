@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-pub use store::take;
+pub use store::{give_back, take};
 
 /// What is limited, by the bytes that it is limited by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,6 +51,21 @@ pub async fn take(conn: &mut PgConnection, what: Throttle, key: [u8; 32]) -> Res
     Ok(Some(Duration::from_secs_f64(wait_s.unwrap_or(1.0).max(0.001))))
 }
 
+/// Gives back one: what it was taken for did not count after all.
+///
+/// # Errors
+/// As any statement.
+pub async fn give_back(conn: &mut PgConnection, what: Throttle, key: [u8; 32]) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE throttles SET taken = trim_array(taken, 1) WHERE kind = $1 AND key = $2 AND cardinality(taken) > 0",
+    )
+    .bind(what.rule().0)
+    .bind(key.as_slice())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Gives back all that was taken: the right password was given, say.
 ///
 /// # Errors

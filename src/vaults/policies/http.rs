@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{post, put};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -22,6 +21,7 @@ use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, post, put};
 use crate::ids::{AgentId, PolicyId, UserId, VaultId};
 use crate::vaults::http::{require_manager, vault};
 
@@ -29,8 +29,8 @@ use crate::vaults::http::{require_manager, vault};
 const UNKNOWN_RESTRICTIONS: &[&str] = &["tx_conditions", "consensus_trigger", "attribute_conditions"];
 
 /// The routes of this feature.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/v1/vaults/{vault_id}/policies", post(create).get(list))
         .route("/v1/vaults/{vault_id}/policies/{policy_id}", put(change).delete(remove))
 }

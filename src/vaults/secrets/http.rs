@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri};
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -22,12 +21,13 @@ use crate::audit::Resource;
 use crate::clock::rfc3339;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
+use crate::http::routes::{Routes, get, put};
 use crate::ids::VaultId;
 use crate::vaults::http::vault;
 
 /// The routes of this feature.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/v1/vaults/{vault_id}/secrets", get(list))
         .route("/v1/vaults/{vault_id}/secrets/{*path}", put(write).get(read).delete(remove))
 }

@@ -125,7 +125,7 @@ pub async fn put(
     for _ in 0..ATTEMPTS {
         let mut conn = app.db.acquire().await.map_err(DbError::from)?;
         let head = store::head(&mut conn, principal.org_id, vault.id, path).await?;
-        let intents = store::intents_enabled(&mut conn, principal).await?;
+        let intents = store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;
         drop(conn);
         rules::may_replace(intents, path, head.as_ref().map(|head| head.was_key_type))?;
         let version = head.as_ref().map_or(0, |head| head.version) + 1;
@@ -233,20 +233,10 @@ async fn write(
 pub async fn read(app: &App, principal: &Principal, vault: &Vault, path: &SecretPath) -> Result<Opened, SecretError> {
     let mut conn = app.db.acquire().await.map_err(DbError::from)?;
     let granted = access::authorise(&mut conn, principal, vault, path, Permission::Read, Lock::None).await?;
-    let intents = store::intents_enabled(&mut conn, principal).await?;
-    rules::may_read(intents, path, false)?;
-    let current = store::current(&mut conn, &granted).await?.ok_or(SecretError::NotFound)?;
+    let intents = store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;
     drop(conn);
-    rules::may_read(intents, path, current.was_key_type)?;
-    check_live(&current)?;
-    let Some(Body(envelope)) = &current.body else {
-        let address = current.key_address.ok_or(SecretError::NotFound)?;
-        return Err(Refusal::KeyHeldInHsm(address).into());
-    };
-    let aad = associated_data(granted.org_id(), granted.vault_id(), path, current.version, &current.kind);
-    let mut bytes = app.hsm.open(&aad, envelope).await?;
-    let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| SecretError::NotText)?;
-    let value = Zeroizing::new(text);
+    let current = readable(app, &granted, intents).await?;
+    let value = unseal(app, &granted, &current).await?;
 
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
     if !store::count_access(&mut tx, &granted, &current).await? {
@@ -257,6 +247,37 @@ pub async fn read(app: &App, principal: &Principal, vault: &Vault, path: &Secret
     audit::record(&mut tx, event).await?;
     tx.commit().await.map_err(DbError::from)?;
     Ok(Opened { current, value })
+}
+
+/// The current version behind a grant, if its value may be given out at all: it is there, and no key that is behind the gate or held in
+/// the HSM alone. `intents`: an agent with the Intents API is to have it, or has granted it.
+///
+/// # Errors
+/// [`SecretError`].
+pub async fn readable(app: &App, granted: &Authorised, intents: bool) -> Result<Current, SecretError> {
+    rules::may_read(intents, granted.path(), false)?;
+    let mut conn = app.db.acquire().await.map_err(DbError::from)?;
+    let current = store::current(&mut conn, granted).await?.ok_or(SecretError::NotFound)?;
+    drop(conn);
+    rules::may_read(intents, granted.path(), current.was_key_type)?;
+    check_live(&current)?;
+    match (&current.body, current.key_address) {
+        (Some(_), _) => Ok(current),
+        (None, Some(address)) => Err(Refusal::KeyHeldInHsm(address).into()),
+        (None, None) => Err(SecretError::NotFound),
+    }
+}
+
+/// Opens a version. Nothing is counted or written down yet: that is to be committed before the value is given out.
+///
+/// # Errors
+/// [`SecretError`].
+pub async fn unseal(app: &App, granted: &Authorised, current: &Current) -> Result<Zeroizing<String>, SecretError> {
+    let Body(envelope) = current.body.as_ref().ok_or(SecretError::NotFound)?;
+    let aad = associated_data(granted.org_id(), granted.vault_id(), granted.path(), current.version, &current.kind);
+    let mut bytes = app.hsm.open(&aad, envelope).await?;
+    let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| SecretError::NotText)?;
+    Ok(Zeroizing::new(text))
 }
 
 fn check_live(current: &Current) -> Result<(), SecretError> {
@@ -288,7 +309,7 @@ pub async fn delete(app: &App, principal: &Principal, vault: &Vault, path: &Secr
         return Err(SecretError::NoVault);
     };
     let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Delete, Lock::Share).await?;
-    let intents = store::intents_enabled(&mut tx, principal).await?;
+    let intents = store::intents_enabled(&mut tx, principal.org_id, principal.actor).await?;
     let head = store::head(&mut tx, principal.org_id, vault.id, path).await?;
     rules::may_replace(intents, path, head.as_ref().map(|head| head.was_key_type))?;
     let head = head.ok_or(SecretError::NotFound)?;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::NewSecret;
-use crate::access::{Actor, Authorised, Principal, SecretPath};
+use crate::access::{Actor, Authorised, SecretPath};
 use crate::db::DbError;
 use crate::hsm::{Envelope, KeyContext, KeyRef, PublicKey, SealedDek};
 use crate::ids::{KekId, OrgId, SecretId, VaultId};
@@ -93,15 +93,33 @@ pub struct Current {
     pub key_address: Option<Address>,
 }
 
-/// Whether a principal is an agent with the Intents API on.
+/// Where a secret of the organisation is, deleted ones too. `None` also for a path that this binary does not understand.
 ///
 /// # Errors
 /// As any statement.
-pub async fn intents_enabled(conn: &mut PgConnection, principal: &Principal) -> Result<bool, DbError> {
-    let Some(id) = principal.agent_id() else { return Ok(false) };
+pub async fn place(
+    conn: &mut PgConnection,
+    org_id: OrgId,
+    id: SecretId,
+) -> Result<Option<(VaultId, SecretPath)>, DbError> {
+    let place: Option<(VaultId, String)> =
+        sqlx::query_as("SELECT vault_id, path FROM secrets WHERE id = $1 AND org_id = $2")
+            .bind(id)
+            .bind(org_id)
+            .fetch_optional(conn)
+            .await?;
+    Ok(place.and_then(|(vault_id, path)| Some((vault_id, SecretPath::parse(&path).ok()?))))
+}
+
+/// Whether somebody is an agent with the Intents API on.
+///
+/// # Errors
+/// As any statement.
+pub async fn intents_enabled(conn: &mut PgConnection, org_id: OrgId, actor: Actor) -> Result<bool, DbError> {
+    let Actor::Agent(id) = actor else { return Ok(false) };
     let enabled = sqlx::query_scalar("SELECT intents_api_enabled FROM agents WHERE id = $1 AND org_id = $2")
         .bind(id)
-        .bind(principal.org_id)
+        .bind(org_id)
         .fetch_optional(conn)
         .await?;
     // An agent that is gone meanwhile gets the stricter rule.

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod freeze;
 pub mod hsm;
 pub mod install;
+pub mod people;
 pub mod pg_proxy;
 pub mod rpc_proxy;
 pub mod shim;

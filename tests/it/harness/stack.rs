@@ -164,6 +164,9 @@ impl Stack {
                 self.options.sign_only_ttl_s
             )
         };
+        if self.options.chains.is_empty() {
+            return "chain = []\n".to_owned();
+        }
         self.options.chains.iter().map(|(name, id)| one(name, *id)).collect()
     }
 
