@@ -1,5 +1,7 @@
 //! Configuration: one TOML file and the environment, which wins. Read whole, validated whole, printed redacted.
 
+mod secret;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +10,7 @@ use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
-
-mod secret;
+use crate::vaults::VaultsConfig;
 
 pub use secret::Secret;
 
@@ -142,6 +143,8 @@ pub struct Config {
     pub chains: ChainsConfig,
     /// The pipeline.
     pub intents: IntentsConfig,
+    /// Vaults and secrets.
+    pub vaults: VaultsConfig,
     /// Rate limits.
     pub limits: LimitsConfig,
 }
@@ -161,6 +164,7 @@ impl Default for Config {
             hsm: None,
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
+            vaults: VaultsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -224,6 +228,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("INTENTD_REBROADCAST_S", "intents.rebroadcast_s"),
     ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks"),
     ("INTENTD_PUBLIC_URL", "public_url"),
+    ("INTENTD_VAULTS_KEPT_VERSIONS", "vaults.kept_versions"),
     ("INTENTD_LIMITS_AUTH_BURST", "limits.auth_burst"),
     ("INTENTD_LIMITS_IP_BURST", "limits.ip_burst"),
 ];
@@ -306,6 +311,9 @@ impl Config {
             !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some()
         }) {
             missing.push("`public_url` must be an http or https URL without query and fragment".to_owned());
+        }
+        if self.vaults.kept_versions == 0 {
+            missing.push("`vaults.kept_versions` must be above 0".to_owned());
         }
         if self.database.max_connections < 4 {
             missing.push("`database.max_connections` must be at least 4".to_owned());

@@ -65,6 +65,8 @@ id!(/// A signing key, that is one version of it.
     KeyId);
 id!(/// A key-encryption (or MAC, or token-signing) key on the HSM's token.
     KekId);
+id!(/// A rotation of the key that a vault's clients encrypt with.
+    CmekRotationId);
 id!(/// An intent: what the contract calls a transaction.
     IntentId);
 id!(/// One holder's claim of an idempotency key.

@@ -36,6 +36,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", app.config.listen))?;
     let address = listener.local_addr().context("no local address")?;
+    crate::vaults::cmek::end_all_abandoned(&app).await.context("cannot use the database")?;
     tracker::start(&app);
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
     announce(&app.config, address)?;

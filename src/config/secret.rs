@@ -1,4 +1,4 @@
-//! Values of the configuration that nobody is shown.
+//! Values that are never shown.
 
 use std::fmt;
 

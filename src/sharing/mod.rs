@@ -163,12 +163,10 @@ pub async fn create(app: &App, principal: &Principal, secret_id: SecretId, new: 
         .ok_or(ShareError::Secret(SecretError::NotFound))?;
     let granted = access::authorise(&mut conn, principal, &vault, &path, Permission::Read, Lock::None).await?;
     let intents = secrets::store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;
-    drop(conn);
-    secrets::readable(app, &granted, intents).await?;
+    secrets::readable(&mut conn, &granted, intents).await?;
     if principal.agent_id().is_some() && matches!(new.addressee, Addressee::Email(_)) {
         return Err(ShareError::Refused(Refusal::AgentMail));
     }
-    let mut conn = app.db.acquire().await.map_err(DbError::from)?;
     let creator = store::creator(&mut conn, principal).await?;
     let recipient = match recipient(&new.addressee, creator)? {
         Some((actor, missing)) if !store::is_active(&mut conn, principal.org_id, actor).await? => {

@@ -92,8 +92,9 @@ pub async fn open(
         }
         intents |= secrets::store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;
     }
+    let current = secrets::readable(&mut conn, &granted, intents).await;
     drop(conn);
-    let current = match secrets::readable(app, &granted, intents).await {
+    let current = match current {
         Ok(current) => current,
         Err(SecretError::Refused(refusal)) => {
             return Err(refuse(app, &share, visitor, Refusal::Key, Some(refusal.to_string())).await?);

@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use super::{Vault, policies, secrets, store};
-use crate::access::http::{Ids, deny};
-use crate::access::{self, Lock, Principal, input};
+use super::store::After;
+use super::{RESERVED_PREFIX, Vault, cmek, policies, secrets, store};
+use crate::access::http::{Ids, deny, require};
+use crate::access::{self, Action, Lock, Principal, input};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
@@ -20,6 +26,10 @@ use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::VaultId;
 
+/// Vaults of a page at most, and of a reply to a request that asks for no page.
+const PAGE_MAX: i64 = 1_000;
+const WHOLE_MAX: i64 = 5_000;
+
 /// The routes of vaults, secrets and policies.
 pub fn routes() -> Routes {
     Routes::new()
@@ -27,6 +37,7 @@ pub fn routes() -> Routes {
         .route("/v1/vaults/{vault_id}", get(read).delete(remove))
         .merge(secrets::http::routes())
         .merge(policies::http::routes())
+        .merge(cmek::http::routes())
 }
 
 /// The reply for a vault that is not there, or another organisation's.
@@ -43,7 +54,8 @@ pub(super) async fn vault(app: &App, principal: &Principal, id: VaultId) -> Resu
     store::get(&mut conn, principal.org_id, id).await?.ok_or_else(not_found)
 }
 
-fn render(vault: &Vault) -> Value {
+/// Strict decoders read it: what is not set is not there.
+pub(super) fn render(vault: &Vault) -> Value {
     let mut body = json!({
         "id": vault.id,
         "name": vault.name,
@@ -53,6 +65,10 @@ fn render(vault: &Vault) -> Value {
     });
     if let Some(description) = &vault.description {
         body["description"] = json!(description);
+    }
+    if let Some(fingerprint) = &vault.cmek_fingerprint {
+        body["cmek_enabled"] = json!(true);
+        body["cmek_fingerprint"] = json!(fingerprint);
     }
     body
 }
@@ -68,14 +84,20 @@ async fn create(
     principal: Principal,
     Body(request): Body<CreateVault>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
+    require(&app, &principal, Action::VaultCreate, Resource::kind("vault")).await?;
     let name = request.name.ok_or_else(|| Problem::bad_request("name is required"))?;
+    let name = input::name("name", &name)?;
+    if name.trim_start().starts_with(RESERVED_PREFIX) {
+        return Err(Problem::bad_request("names that begin with __ are reserved: choose another"));
+    }
     let vault = Vault {
         id: VaultId::random(),
         org_id: principal.org_id,
-        name: input::name("name", &name)?,
+        name,
         description: input::description(request.description)?,
         created_by: principal.actor,
         created_at: crate::clock::now(),
+        cmek_fingerprint: None,
     };
     let mut tx = app.db.begin().await?;
     store::insert(&mut tx, &vault).await.map_err(|error| match error {
@@ -89,10 +111,57 @@ async fn create(
     Ok((StatusCode::CREATED, Json(render(&vault))))
 }
 
-async fn list(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+impl Page {
+    fn read(self) -> Result<(Option<After>, i64), Problem> {
+        let after = match self.cursor.filter(|cursor| !cursor.is_empty()) {
+            None => None,
+            Some(cursor) => {
+                Some(read_cursor(&cursor).ok_or_else(|| Problem::bad_request("cursor is not one of ours"))?)
+            }
+        };
+        match self.limit {
+            Some(limit) if limit < 1 => Err(Problem::bad_request("limit must be at least 1")),
+            limit => Ok((after, limit.map_or(WHOLE_MAX, |limit| limit.min(PAGE_MAX)))),
+        }
+    }
+}
+
+fn cursor(vault: &Vault) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{} {}", rfc3339(vault.created_at), vault.id))
+}
+
+fn read_cursor(text: &str) -> Option<After> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (at, id) = text.split_once(' ')?;
+    Some((OffsetDateTime::parse(at, &Rfc3339).ok()?, id.parse().ok()?))
+}
+
+/// `next_cursor` only when there is more: clients that know no pages get all of them, up to a bound.
+async fn list(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(page) = page.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let (after, limit) = page.read()?;
     let mut conn = app.db.acquire().await?;
-    let vaults = store::list(&mut conn, &principal).await?;
-    Ok(Json(json!({ "vaults": vaults.iter().map(render).collect::<Vec<_>>() })))
+    let mut vaults = store::list(&mut conn, &principal, after, limit + 1).await?;
+    drop(conn);
+    let more = vaults.len() as u64 > limit.unsigned_abs();
+    if more {
+        vaults.pop();
+    }
+    let mut body = json!({ "vaults": vaults.iter().map(render).collect::<Vec<_>>() });
+    if let Some(last) = vaults.last().filter(|_| more) {
+        body["next_cursor"] = json!(cursor(last));
+    }
+    Ok(Json(body))
 }
 
 async fn read(
@@ -111,6 +180,7 @@ async fn read(
         .await?)
 }
 
+/// What the deletion takes along is in its audit row. It cannot be taken back.
 async fn remove(
     State(app): State<Arc<App>>,
     principal: Principal,
@@ -119,10 +189,11 @@ async fn remove(
     let vault = vault(&app, &principal, id).await?;
     require_manager(&app, &principal, &vault, "vault.delete").await?;
     let mut tx = app.db.begin().await?;
-    if !store::delete(&mut tx, principal.org_id, id).await? {
-        return Err(not_found());
-    }
-    let event = Event::by(&principal, "vault.delete", Resource::new("vault", id)).with("name", vault.name.as_str());
+    let deleted = store::delete(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
+    let event = Event::by(&principal, "vault.delete", Resource::new("vault", id))
+        .with("name", vault.name.as_str())
+        .with("unreadable_secrets", deleted.secrets)
+        .with("superseded_signing_keys", deleted.signing_keys);
     audit::record(&mut tx, event).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

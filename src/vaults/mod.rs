@@ -1,5 +1,11 @@
 //! Vaults, the secrets in them, the signing keys among those, and the policies that open them.
+//!
+//! Deleting a vault is final: nothing in it can be read or restored any more, its name is free, and its signing keys sign nothing new
+//! from the moment the deletion is answered. They are superseded, not destroyed: what they signed is still followed to its end, and the
+//! HSM forgets a key only by an operator's command.
 
+pub mod cmek;
+mod config;
 pub mod http;
 pub mod keys;
 pub mod policies;
@@ -10,6 +16,8 @@ use time::OffsetDateTime;
 
 use crate::access::Actor;
 use crate::ids::{OrgId, VaultId};
+
+pub use config::VaultsConfig;
 
 /// A vault that is not deleted.
 #[derive(Clone, Debug)]
@@ -26,4 +34,9 @@ pub struct Vault {
     pub created_by: Actor,
     /// Since when.
     pub created_at: OffsetDateTime,
+    /// SHA-256, in hex, of the key that its clients encrypt values with before they send them (CMEK), if they do.
+    pub cmek_fingerprint: Option<String>,
 }
+
+/// Names that begin like this are the daemon's own: clients find those vaults by name, so nobody else may take one.
+pub const RESERVED_PREFIX: &str = "__";

@@ -11,7 +11,11 @@ use crate::ids::{AgentId, OrgId, UserId, VaultId};
 
 macro_rules! select {
     ($tail:literal) => {
-        concat!("SELECT v.id, v.org_id, v.name, v.description, v.created_by, v.created_by_type, v.created_at FROM vaults v ", $tail)
+        concat!(
+            "SELECT v.id, v.org_id, v.name, v.description, v.created_by, v.created_by_type, v.created_at, v.cmek_fingerprint
+             FROM vaults v ",
+            $tail
+        )
     };
 }
 
@@ -24,6 +28,7 @@ struct Row {
     created_by: Uuid,
     created_by_type: String,
     created_at: OffsetDateTime,
+    cmek_fingerprint: Option<String>,
 }
 
 impl Row {
@@ -35,6 +40,7 @@ impl Row {
             description: self.description,
             created_by: actor(&self.created_by_type, self.created_by)?,
             created_at: self.created_at,
+            cmek_fingerprint: self.cmek_fingerprint,
         })
     }
 }
@@ -78,34 +84,58 @@ pub async fn get_for_share(conn: &mut PgConnection, org_id: OrgId, id: VaultId) 
     row.map(Row::vault).transpose()
 }
 
-/// The vaults that a principal may know: for humans all of the organisation, for an agent its own and those with a policy for it,
-/// within those it is bound to. Oldest first.
+/// As [`get`], with the row held `FOR UPDATE`: nothing is stored in the vault before the transaction ends.
 ///
 /// # Errors
 /// As any statement.
-pub async fn list(conn: &mut PgConnection, principal: &Principal) -> Result<Vec<Vault>, DbError> {
-    let rows: Vec<Row> = match principal.actor {
-        Actor::User(_) => {
-            sqlx::query_as(select!("WHERE v.org_id = $1 AND v.deleted_at IS NULL ORDER BY v.created_at, v.id"))
-                .bind(principal.org_id)
-                .fetch_all(conn)
-                .await?
-        }
-        Actor::Agent(id) => {
-            sqlx::query_as(select!(
-                "JOIN agents a ON a.id = $2 AND a.org_id = v.org_id
-                 WHERE v.org_id = $1 AND v.deleted_at IS NULL AND (cardinality(a.vault_ids) = 0 OR v.id = ANY(a.vault_ids))
-                   AND ((v.created_by_type = 'agent' AND v.created_by = a.id)
-                        OR EXISTS (SELECT 1 FROM policies p WHERE p.vault_id = v.id AND p.principal_type = 'agent'
-                                   AND p.principal_id = a.id AND (p.expires_at IS NULL OR p.expires_at > now())))
-                 ORDER BY v.created_at, v.id"
-            ))
-            .bind(principal.org_id)
+pub async fn get_for_update(conn: &mut PgConnection, org_id: OrgId, id: VaultId) -> Result<Option<Vault>, DbError> {
+    let row: Option<Row> =
+        sqlx::query_as(select!("WHERE v.id = $1 AND v.org_id = $2 AND v.deleted_at IS NULL FOR UPDATE"))
             .bind(id)
-            .fetch_all(conn)
-            .await?
-        }
+            .bind(org_id)
+            .fetch_optional(conn)
+            .await?;
+    row.map(Row::vault).transpose()
+}
+
+/// Where a page of vaults ended: in the order of their making.
+pub type After = (OffsetDateTime, VaultId);
+
+/// The vaults that a principal may know: for humans all of the organisation, for an agent its own and those with a policy for it,
+/// within those it is bound to. Oldest first, at most `limit` of those behind `after`.
+///
+/// # Errors
+/// As any statement.
+pub async fn list(
+    conn: &mut PgConnection,
+    principal: &Principal,
+    after: Option<After>,
+    limit: i64,
+) -> Result<Vec<Vault>, DbError> {
+    let sql = match principal.actor {
+        Actor::User(_) => select!(
+            "WHERE v.org_id = $1 AND v.deleted_at IS NULL AND $2::uuid IS NOT NULL
+               AND ($3::timestamptz IS NULL OR (v.created_at, v.id) > ($3, $4))
+             ORDER BY v.created_at, v.id LIMIT $5"
+        ),
+        Actor::Agent(_) => select!(
+            "JOIN agents a ON a.id = $2 AND a.org_id = v.org_id
+             WHERE v.org_id = $1 AND v.deleted_at IS NULL AND (cardinality(a.vault_ids) = 0 OR v.id = ANY(a.vault_ids))
+               AND ((v.created_by_type = 'agent' AND v.created_by = a.id)
+                    OR EXISTS (SELECT 1 FROM policies p WHERE p.vault_id = v.id AND p.principal_type = 'agent'
+                               AND p.principal_id = a.id AND (p.expires_at IS NULL OR p.expires_at > now())))
+               AND ($3::timestamptz IS NULL OR (v.created_at, v.id) > ($3, $4))
+             ORDER BY v.created_at, v.id LIMIT $5"
+        ),
     };
+    let rows: Vec<Row> = sqlx::query_as(sql)
+        .bind(principal.org_id)
+        .bind(principal.actor.uuid())
+        .bind(after.map(|(at, _)| at))
+        .bind(after.map(|(_, id)| id))
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
     rows.into_iter().map(Row::vault).collect()
 }
 
@@ -129,30 +159,68 @@ pub async fn insert(conn: &mut PgConnection, vault: &Vault) -> Result<(), DbErro
     Ok(())
 }
 
+/// What a deletion takes along.
+#[derive(Clone, Copy, Debug)]
+pub struct Deleted {
+    /// Secrets that nobody can read any more.
+    pub secrets: i64,
+    /// Signing keys that sign nothing new any more.
+    pub signing_keys: u64,
+}
+
 /// Deletes a vault. Its signing keys sign nothing new, but stay until what they signed is settled.
 ///
+/// Locks the vault, the secrets with an active key, and those keys.
+///
 /// # Errors
-/// As any statement. `Ok(false)`: there is none.
-pub async fn delete(conn: &mut PgConnection, org_id: OrgId, id: VaultId) -> Result<bool, DbError> {
+/// As any statement. `None`: there is none.
+pub async fn delete(conn: &mut PgConnection, org_id: OrgId, id: VaultId) -> Result<Option<Deleted>, DbError> {
     let done = sqlx::query("UPDATE vaults SET deleted_at = now() WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL")
         .bind(id)
         .bind(org_id)
         .execute(&mut *conn)
         .await?;
     if done.rows_affected() == 0 {
-        return Ok(false);
+        return Ok(None);
     }
-    sqlx::query("SELECT 1 FROM secrets WHERE vault_id = $1 ORDER BY id FOR UPDATE")
-        .bind(id)
-        .execute(&mut *conn)
-        .await?;
     sqlx::query(
+        "SELECT 1 FROM secrets s WHERE s.vault_id = $1
+           AND EXISTS (SELECT 1 FROM signing_keys k WHERE k.secret_id = s.id AND k.state = 'active')
+         ORDER BY s.id FOR UPDATE",
+    )
+    .bind(id)
+    .execute(&mut *conn)
+    .await?;
+    let superseded = sqlx::query(
         "UPDATE signing_keys SET state = 'superseded', superseded_at = now() WHERE vault_id = $1 AND state = 'active'",
     )
     .bind(id)
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(true)
+    let secrets = sqlx::query_scalar("SELECT count(*) FROM secrets WHERE vault_id = $1 AND deleted_at IS NULL")
+        .bind(id)
+        .fetch_one(conn)
+        .await?;
+    Ok(Some(Deleted { secrets, signing_keys: superseded.rows_affected() }))
+}
+
+/// Says which key the clients of a vault encrypt with; `None`: with none any more. Locks the vault.
+///
+/// # Errors
+/// As any statement. `None`: there is no such vault.
+pub async fn set_cmek(
+    conn: &mut PgConnection,
+    org_id: OrgId,
+    id: VaultId,
+    fingerprint: Option<&str>,
+) -> Result<Option<Vault>, DbError> {
+    sqlx::query("UPDATE vaults SET cmek_fingerprint = $3 WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL")
+        .bind(id)
+        .bind(org_id)
+        .bind(fingerprint)
+        .execute(&mut *conn)
+        .await?;
+    get(conn, org_id, id).await
 }
 
 /// The first of these that is no vault of the organisation.

@@ -100,6 +100,11 @@ fn statements_are_in_stores() {
             ("src/intents/state.rs", "derives the columns' type for the states, so that a state is spelled once"),
             ("src/access/principal.rs", "derives the column's type for the role"),
             ("src/access/mod.rs", "passes a connection on to its store, so that the caller's transaction holds"),
+            (
+                "src/vaults/secrets/mod.rs",
+                "passes a connection on to its store, so that a grant and what it opens are read together",
+            ),
+            ("src/vaults/cmek/mod.rs", "passes a connection on to its store, so that the held vault decides"),
             ("src/orgs/mod.rs", "begins the one transaction of a bootstrap"),
             ("src/intents/commit.rs", "is T1: one transaction with a savepoint over several stores"),
             ("src/intents/nonce.rs", "is a step of T1, on its connection"),
@@ -120,6 +125,8 @@ fn http_is_spoken_in_http_files_only() {
         |source: &Source| source.path.contains("/http/") || source.name() == "http.rs" || source.path == "src/serve.rs";
     only_in("axum", allowed, &[]);
     only_in("tower_http", allowed, &[]);
+    // Every route is in the table that the tests about all of them go by.
+    only_in("axum::routing", |source| source.path == "src/http/routes.rs", &[]);
 }
 
 #[test]
@@ -254,8 +261,8 @@ fn files_are_short_enough_to_read() {
 fn every_class_of_failure_of_this_milestone_has_a_test() {
     /// Rows of the project's table of failures seen in other signers and vaults.
     const ROWS: &[u32] = &[
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 19, 20, 23, 32, 33, 34, 35, 37, 38, 39, 40, 41, 42, 43, 44, 45,
-        46, 47,
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 19, 20, 23, 26, 27, 31, 32, 33, 34, 35, 37, 38, 39, 40, 41, 42,
+        43, 44, 45, 46, 47,
     ];
     let mut tested = BTreeSet::new();
     for source in sources_in("src").into_iter().chain(sources_in("tests/it")) {

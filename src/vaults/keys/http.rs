@@ -10,9 +10,10 @@ impl From<ResolveError> for Problem {
         let text = error.to_string();
         match error {
             ResolveError::Forbidden(_) | ResolveError::Denied(_) => Self::forbidden(text),
-            ResolveError::NoKey(_) | ResolveError::NotASigningKey(_) | ResolveError::Ambiguous { .. } => {
-                Self::unprocessable(text)
-            }
+            ResolveError::NoKey(_)
+            | ResolveError::NotASigningKey(_)
+            | ResolveError::Cmek(_)
+            | ResolveError::Ambiguous { .. } => Self::unprocessable(text),
             ResolveError::NotActive => Self::new(StatusCode::CONFLICT, text),
             ResolveError::Db(error) => error.into(),
         }

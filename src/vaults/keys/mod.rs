@@ -73,6 +73,11 @@ pub enum ResolveError {
     /// Something there, but not a key that signs.
     #[error("the secret at {0} is not a signing key: store 32 bytes of hex there with type private_key")]
     NotASigningKey(SecretPath),
+    /// Something there that only its client can decrypt.
+    #[error(
+        "the key at {0} is encrypted under the customer's own key (CMEK), which this daemon does not have: nothing can be signed with it; store the key itself there, and the HSM keeps it"
+    )]
+    Cmek(SecretPath),
     /// More than one, and they differ.
     #[error(
         "there are two different keys at {path} that this agent may use, {first} and {second}: bind the agent to one vault with vault_ids"

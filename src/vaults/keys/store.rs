@@ -170,7 +170,7 @@ async fn may_read(
 /// Why no key was found: not allowed anywhere, or nothing there that signs.
 async fn why_none(conn: &mut PgConnection, principal: &Principal, path: &SecretPath) -> Result<ResolveError, DbError> {
     let mut allowed = Vec::new();
-    for vault in vaults::store::list(conn, principal).await? {
+    for vault in vaults::store::list(conn, principal, None, VAULTS_MAX).await? {
         let grants = access::store::grants(conn, principal, &vault, Lock::None).await?;
         if grants.check(path, Permission::Read).is_ok() {
             allowed.push(vault.id);
@@ -179,15 +179,22 @@ async fn why_none(conn: &mut PgConnection, principal: &Principal, path: &SecretP
     if allowed.is_empty() {
         return Ok(ResolveError::Forbidden(path.clone()));
     }
-    let something: Option<i32> = sqlx::query_scalar(
-        "SELECT 1 FROM secrets WHERE vault_id = ANY($1) AND org_id = $2 AND path = $3 AND deleted_at IS NULL LIMIT 1",
+    // Of several, one that a client has encrypted says most.
+    let something: Option<bool> = sqlx::query_scalar(
+        "SELECT v.cmek_fingerprint IS NOT NULL FROM secrets s
+         JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version
+         WHERE s.vault_id = ANY($1) AND s.org_id = $2 AND s.path = $3 AND s.deleted_at IS NULL ORDER BY 1 DESC LIMIT 1",
     )
     .bind(&allowed)
     .bind(principal.org_id)
     .bind(path.as_str())
     .fetch_optional(conn)
     .await?;
-    Ok(if something.is_some() { ResolveError::NotASigningKey(path.clone()) } else { ResolveError::NoKey(path.clone()) })
+    Ok(match something {
+        None => ResolveError::NoKey(path.clone()),
+        Some(true) => ResolveError::Cmek(path.clone()),
+        Some(false) => ResolveError::NotASigningKey(path.clone()),
+    })
 }
 
 #[derive(FromRow)]
@@ -283,4 +290,22 @@ pub async fn supersede(conn: &mut PgConnection, secret_id: SecretId) -> Result<(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Lets a secret's superseded key sign again, unless the HSM has forgotten it or the secret has another one by now. `false`: it stays
+/// as it is. The caller holds the secret's row.
+///
+/// # Errors
+/// As any statement.
+pub async fn reactivate(conn: &mut PgConnection, secret_id: SecretId, id: KeyId) -> Result<bool, DbError> {
+    let done = sqlx::query(
+        "UPDATE signing_keys k SET state = 'active', superseded_at = NULL
+         WHERE k.id = $2 AND k.secret_id = $1 AND k.state = 'superseded'
+           AND NOT EXISTS (SELECT 1 FROM signing_keys o WHERE o.secret_id = $1 AND o.state = 'active')",
+    )
+    .bind(secret_id)
+    .bind(id)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }

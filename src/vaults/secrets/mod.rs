@@ -1,22 +1,32 @@
 //! Secrets: values under paths, in versions. Bodies are sealed under keys of the HSM; signing keys go into it.
+//!
+//! Storing makes the next version; the newest `vaults.kept_versions` of them keep their values. Each version keeps the limits it was
+//! stored with. Deleting a secret closes all of its versions and ends the signing of its key; a manager can restore it.
 
+mod error;
+pub mod generate;
 pub mod http;
+pub mod list;
 pub mod rules;
 pub mod store;
+pub mod versions;
 
 use serde_json::Value;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use self::rules::{Content, Refusal, SecretType};
-use self::store::{Body, Current, NewKey, NewVersion, Stored};
-use super::{Vault, keys};
-use crate::access::{self, AccessError, Authorised, Lock, Permission, Principal, SecretPath};
+use self::store::{Body, Current, Head, NewKey, NewVersion, Stored};
+use super::{Vault, cmek, keys};
+use crate::access::{self, Authorised, Lock, Permission, Principal, SecretPath};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
-use crate::hsm::{Custody, HsmError, KeyContext};
+use crate::hsm::{Custody, KeyContext};
 use crate::ids::{KeyId, OrgId, VaultId};
+
+pub use error::SecretError;
 
 /// How often a version is prepared again because another request stored one first.
 const ATTEMPTS: usize = 16;
@@ -45,46 +55,9 @@ pub struct Opened {
     pub value: Zeroizing<String>,
 }
 
-/// Why a secret was not stored, read or deleted.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// Not allowed, or could not be checked.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// A rule about keys says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// There never was one.
-    #[error("no such secret")]
-    NotFound,
-    /// Deleted.
-    #[error("the secret was deleted")]
-    Deleted,
-    /// Expired.
-    #[error("the secret has expired")]
-    Expired,
-    /// Read as often as it may be.
-    #[error("the secret was read as often as its max_access_count allows")]
-    Exhausted,
-    /// The vault went away meanwhile.
-    #[error("no such vault")]
-    NoVault,
-    /// Too many requests store this path at once.
-    #[error("too many requests store this secret at once; nothing was stored")]
-    Contended,
-    /// The stored value is not what was sealed.
-    #[error("the stored value is not text")]
-    NotText,
-    /// The HSM did not do it.
-    #[error(transparent)]
-    Hsm(#[from] HsmError),
-    /// The database did not do it.
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
-
 /// What binds a sealed body to its row. Every part has its length in front.
-fn associated_data(org_id: OrgId, vault_id: VaultId, path: &SecretPath, version: i32, kind: &str) -> Vec<u8> {
+#[must_use]
+pub fn associated_data(org_id: OrgId, vault_id: VaultId, path: &SecretPath, version: i32, kind: &str) -> Vec<u8> {
     let version = version.to_be_bytes();
     let parts: [&[u8]; 6] = [
         b"intentd secret 1",
@@ -121,27 +94,50 @@ pub async fn put(
     let mut conn = app.db.acquire().await.map_err(DbError::from)?;
     access::authorise(&mut conn, principal, vault, path, Permission::Write, Lock::None).await?;
     drop(conn);
-    let content = rules::content(path, new.kind, &new.value, &new.metadata, principal.user_id().is_some())?;
     for _ in 0..ATTEMPTS {
         let mut conn = app.db.acquire().await.map_err(DbError::from)?;
         let head = store::head(&mut conn, principal.org_id, vault.id, path).await?;
-        let intents = store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;
         drop(conn);
-        rules::may_replace(intents, path, head.as_ref().map(|head| head.was_key_type))?;
-        let version = head.as_ref().map_or(0, |head| head.version) + 1;
-        let prepared = prepare(app, principal, vault, path, version, new, &content).await?;
-        match write(app, principal, vault, path, head.as_ref(), new, &prepared).await {
-            Ok(Some(stored)) => return Ok(stored),
-            Ok(None) => prepared.discard(app).await,
-            // A COMMIT whose outcome is unknown may have happened: its key must stay.
-            Err(error @ SecretError::Db(_)) => return Err(error),
-            Err(error) => {
-                prepared.discard(app).await;
-                return Err(error);
-            }
+        let to = Next { principal, vault, path, head: head.as_ref(), action: "secret.write" };
+        if let Some(stored) = store_next(app, &to, new).await? {
+            return Ok(stored);
         }
     }
     Err(SecretError::Contended)
+}
+
+/// Where the next version goes.
+struct Next<'a> {
+    principal: &'a Principal,
+    vault: &'a Vault,
+    path: &'a SecretPath,
+    /// Where the path stands.
+    head: Option<&'a Head>,
+    /// For the audit row.
+    action: &'static str,
+}
+
+/// Stores the version behind `head`. `None`: the path stands elsewhere by now.
+async fn store_next(app: &App, to: &Next<'_>, new: &NewSecret) -> Result<Option<Stored>, SecretError> {
+    let content = rules::content(to.path, new.kind, &new.value, &new.metadata, to.principal.user_id().is_some())?;
+    let mut conn = app.db.acquire().await.map_err(DbError::from)?;
+    let intents = store::intents_enabled(&mut conn, to.principal.org_id, to.principal.actor).await?;
+    drop(conn);
+    rules::may_replace(intents, to.path, to.head.map(|head| head.was_key_type))?;
+    let prepared = prepare(app, to, new, &content).await?;
+    match write(app, to, new, &prepared).await {
+        Ok(None) => {
+            prepared.discard(app).await;
+            Ok(None)
+        }
+        // A COMMIT whose outcome is unknown may have happened: its key must stay.
+        Ok(stored) => Ok(stored),
+        Err(error @ SecretError::Db(_)) => Err(error),
+        Err(error) => {
+            prepared.discard(app).await;
+            Err(error)
+        }
+    }
 }
 
 /// What the HSM made for a version that is not stored yet.
@@ -149,6 +145,8 @@ struct Prepared {
     version: i32,
     body: Option<Body>,
     key: Option<NewKey>,
+    /// Whether the client has encrypted the value.
+    encrypted: bool,
 }
 
 impl Prepared {
@@ -162,17 +160,11 @@ impl Prepared {
 }
 
 /// The work in the HSM. No lock is held.
-async fn prepare(
-    app: &App,
-    principal: &Principal,
-    vault: &Vault,
-    path: &SecretPath,
-    version: i32,
-    new: &NewSecret,
-    content: &Content,
-) -> Result<Prepared, SecretError> {
+async fn prepare(app: &App, to: &Next<'_>, new: &NewSecret, content: &Content) -> Result<Prepared, SecretError> {
+    let version = to.head.map_or(0, |head| head.version) + 1;
+    let org_id = to.principal.org_id;
     let body = if content.keeps_body() {
-        let aad = associated_data(principal.org_id, vault.id, path, version, new.kind.as_str());
+        let aad = associated_data(org_id, to.vault.id, to.path, version, new.kind.as_str());
         Some(Body(app.hsm.seal(&aad, new.value.as_bytes()).await?))
     } else {
         None
@@ -180,41 +172,34 @@ async fn prepare(
     let key = match content.scalar() {
         None => None,
         Some(scalar) => {
-            let context = KeyContext {
-                org_id: principal.org_id,
-                key_id: KeyId::random(),
-                path: path.as_str().to_owned(),
-                version,
-            };
+            let context = KeyContext { org_id, key_id: KeyId::random(), path: to.path.as_str().to_owned(), version };
             let custody = app.config.hsm.as_ref().map_or_else(Custody::default, |hsm| hsm.custody);
             let (key_ref, public_key) = app.hsm.import(&context, custody, scalar).await?;
             Some(NewKey { context, key_ref, public_key })
         }
     };
-    Ok(Prepared { version, body, key })
+    let encrypted = cmek::rules::is_encrypted(&new.value, &new.metadata) && key.is_none();
+    Ok(Prepared { version, body, key, encrypted })
 }
 
 /// The transaction. `None`: another version was stored first.
-async fn write(
-    app: &App,
-    principal: &Principal,
-    vault: &Vault,
-    path: &SecretPath,
-    head: Option<&store::Head>,
-    new: &NewSecret,
-    prepared: &Prepared,
-) -> Result<Option<Stored>, SecretError> {
+async fn write(app: &App, to: &Next<'_>, new: &NewSecret, prepared: &Prepared) -> Result<Option<Stored>, SecretError> {
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
-    let Some(vault) = super::store::get_for_share(&mut tx, principal.org_id, vault.id).await? else {
+    let Some(vault) = super::store::get_for_share(&mut tx, to.principal.org_id, to.vault.id).await? else {
         return Err(SecretError::NoVault);
     };
-    let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Write, Lock::Share).await?;
-    let version =
-        NewVersion { head, version: prepared.version, new, body: prepared.body.as_ref(), key: prepared.key.as_ref() };
+    let granted = access::authorise(&mut tx, to.principal, &vault, to.path, Permission::Write, Lock::Share).await?;
+    let version = NewVersion {
+        head: to.head,
+        version: prepared.version,
+        new,
+        body: prepared.body.as_ref(),
+        key: prepared.key.as_ref(),
+        // Of the vault as it is held: a rotation of its key ends only when nothing can be stored under the old one any more.
+        cmek_fingerprint: vault.cmek_fingerprint.as_deref().filter(|_| prepared.encrypted),
+    };
     let Some(stored) = store::write(&mut tx, &granted, &version).await? else { return Ok(None) };
-    let mut event = Event::by(principal, "secret.write", Resource::new("secret", stored.id))
-        .with("vault_id", granted.vault_id().to_string())
-        .with("path", path.as_str())
+    let mut event = secret_event(to.principal, to.action, &granted, &stored.id.to_string())
         .with("type", new.kind.as_str())
         .with("version", stored.version);
     if let Some(key) = &prepared.key {
@@ -222,6 +207,15 @@ async fn write(
             event.with("key_id", key.context.key_id.to_string()).with("address", key.public_key.address().to_string());
     }
     audit::record(&mut tx, event).await?;
+    let kept = i32::try_from(app.config.vaults.kept_versions).unwrap_or(i32::MAX);
+    let up_to = stored.version.saturating_sub(kept);
+    let destroyed = store::versions::destroy_older(&mut tx, stored.id, up_to).await?;
+    if destroyed > 0 {
+        let event = secret_event(to.principal, "secret.destroy", &granted, &stored.id.to_string())
+            .with("versions", destroyed)
+            .with("up_to_version", up_to);
+        audit::record(&mut tx, event).await?;
+    }
     tx.commit().await.map_err(DbError::from)?;
     Ok(Some(stored))
 }
@@ -231,11 +225,21 @@ async fn write(
 /// # Errors
 /// [`SecretError`]: not allowed comes before not there.
 pub async fn read(app: &App, principal: &Principal, vault: &Vault, path: &SecretPath) -> Result<Opened, SecretError> {
+    open(app, principal, vault, path, None).await
+}
+
+async fn open(
+    app: &App,
+    principal: &Principal,
+    vault: &Vault,
+    path: &SecretPath,
+    version: Option<i32>,
+) -> Result<Opened, SecretError> {
     let mut conn = app.db.acquire().await.map_err(DbError::from)?;
     let granted = access::authorise(&mut conn, principal, vault, path, Permission::Read, Lock::None).await?;
     let intents = store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;
+    let current = readable_version(&mut conn, &granted, intents, version).await?;
     drop(conn);
-    let current = readable(app, &granted, intents).await?;
     let value = unseal(app, &granted, &current).await?;
 
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
@@ -254,11 +258,24 @@ pub async fn read(app: &App, principal: &Principal, vault: &Vault, path: &Secret
 ///
 /// # Errors
 /// [`SecretError`].
-pub async fn readable(app: &App, granted: &Authorised, intents: bool) -> Result<Current, SecretError> {
+pub async fn readable(conn: &mut PgConnection, granted: &Authorised, intents: bool) -> Result<Current, SecretError> {
+    readable_version(conn, granted, intents, None).await
+}
+
+async fn readable_version(
+    conn: &mut PgConnection,
+    granted: &Authorised,
+    intents: bool,
+    version: Option<i32>,
+) -> Result<Current, SecretError> {
     rules::may_read(intents, granted.path(), false)?;
-    let mut conn = app.db.acquire().await.map_err(DbError::from)?;
-    let current = store::current(&mut conn, granted).await?.ok_or(SecretError::NotFound)?;
-    drop(conn);
+    let current = match store::version(conn, granted, version).await? {
+        Some(current) => current,
+        None if version.is_some() && store::current(conn, granted).await?.is_some() => {
+            return Err(SecretError::NoVersion);
+        }
+        None => return Err(SecretError::NotFound),
+    };
     rules::may_read(intents, granted.path(), current.was_key_type)?;
     check_live(&current)?;
     match (&current.body, current.key_address) {
@@ -280,9 +297,16 @@ pub async fn unseal(app: &App, granted: &Authorised, current: &Current) -> Resul
     Ok(Zeroizing::new(text))
 }
 
+/// In this order: what is gone for good says so even when it would also have expired.
 fn check_live(current: &Current) -> Result<(), SecretError> {
     if current.deleted {
         return Err(SecretError::Deleted);
+    }
+    if current.destroyed {
+        return Err(SecretError::Destroyed);
+    }
+    if current.disabled {
+        return Err(SecretError::Disabled);
     }
     if current.expires_at.is_some_and(|end| crate::clock::now() >= end) {
         return Err(SecretError::Expired);

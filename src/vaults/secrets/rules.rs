@@ -1,4 +1,6 @@
-//! Types of secrets, what counts as a signing key, and the gate in front of keys. Pure.
+//! Types of secrets, what counts as a signing key, the gate in front of keys, and the bounds of what is stored. Pure.
+
+use std::time::Duration;
 
 use alloy::primitives::Address;
 use serde_json::Value;
@@ -195,6 +197,49 @@ pub fn may_replace(intents_agent: bool, path: &SecretPath, existing: Option<bool
     }
 }
 
+/// Largest `metadata`, in bytes of JSON: a list carries that of every secret.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// Largest `rotation_policy`, in bytes of JSON.
+pub const ROTATION_POLICY_BYTES_MAX: usize = 4 * 1024;
+/// Longest time ahead that a list can be asked for.
+const WITHIN_S_MAX: u64 = 10 * 366 * 86_400;
+
+/// Whether an object of the client's is small enough to keep.
+#[must_use]
+pub fn fits(object: &Value, bytes_max: usize) -> bool {
+    // Counted without building the text.
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, object).is_ok() && count.0 <= bytes_max
+}
+
+/// A span of time as `expiring_within` has it: seconds, or a whole number with `s`, `m`, `h`, `d` or `w`. At most ten years.
+#[must_use]
+pub fn within(text: &str) -> Option<Duration> {
+    let (digits, unit_s) = match text.char_indices().next_back()? {
+        (at, 's') => (&text[..at], 1),
+        (at, 'm') => (&text[..at], 60),
+        (at, 'h') => (&text[..at], 3_600),
+        (at, 'd') => (&text[..at], 86_400),
+        (at, 'w') => (&text[..at], 7 * 86_400),
+        _ => (text, 1),
+    };
+    if digits.is_empty() || digits.len() > 10 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = digits.parse::<u64>().ok()?.checked_mul(unit_s)?;
+    (1..=WITHIN_S_MAX).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,5 +328,25 @@ mod tests {
             assert_eq!(SecretType::parse(kind.as_str()), Some(kind));
         }
         assert_eq!(SecretType::parse("admin"), None);
+    }
+
+    #[test]
+    fn spans_of_time_are_whole_numbers_with_a_unit() {
+        for (text, seconds) in
+            [("1", 1), ("3600", 3600), ("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800), ("2w", 1_209_600)]
+        {
+            assert_eq!(within(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in
+            ["", "0", "0d", "d", "-1", "+1", "1.5d", "1e3", " 1", "7 d", "7D", "99999d", "18446744073709551615w", "٣"]
+        {
+            assert_eq!(within(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_measured_as_it_is_written() {
+        let object = json!({"a": "é"});
+        assert!(fits(&object, 10) && !fits(&object, 9), "{}", object.to_string().len());
     }
 }

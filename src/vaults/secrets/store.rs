@@ -1,5 +1,8 @@
 //! Secrets and their versions in the database.
 
+pub mod list;
+pub mod versions;
+
 use alloy::primitives::Address;
 use serde_json::Value;
 use sqlx::types::Json;
@@ -60,7 +63,7 @@ pub struct Stored {
     pub stored_at: OffsetDateTime,
 }
 
-/// The current version of a secret.
+/// A version of a secret, the current one unless another was asked for.
 #[derive(Clone, Debug)]
 pub struct Current {
     /// The secret.
@@ -81,8 +84,16 @@ pub struct Current {
     pub access_count: i32,
     /// Whether any version was a key.
     pub was_key_type: bool,
-    /// Whether it is deleted.
+    /// Whether the secret is deleted.
     pub deleted: bool,
+    /// Whether this version is disabled.
+    pub disabled: bool,
+    /// Whether this version's value is kept no more.
+    pub destroyed: bool,
+    /// Whether the client had encrypted the value before it was sent.
+    pub cmek: bool,
+    /// Kept for the client; of the current version only.
+    pub rotation_policy: Option<Value>,
     /// When this version was stored.
     pub stored_at: OffsetDateTime,
     /// By whom.
@@ -159,6 +170,8 @@ pub struct NewVersion<'a> {
     pub body: Option<&'a Body>,
     /// The signing key.
     pub key: Option<&'a NewKey>,
+    /// The key that the client had encrypted the value with.
+    pub cmek_fingerprint: Option<&'a str>,
 }
 
 /// Stores a version, and supersedes the signing key of the one before. `None`: the path stands elsewhere by now.
@@ -180,8 +193,8 @@ pub async fn write(
     let envelope = version.body.map(|body| &body.0);
     sqlx::query(
         "INSERT INTO secret_versions (secret_id, version, type, kek_id, dek_iv, dek_sealed, nonce, ciphertext, key_id, created_by,
-                                      created_by_type, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                                      created_by_type, created_at, metadata, expires_at, max_access_count, cmek_fingerprint)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(stored.id)
     .bind(stored.version)
@@ -195,6 +208,10 @@ pub async fn write(
     .bind(granted.actor().uuid())
     .bind(granted.actor().kind())
     .bind(stored.stored_at)
+    .bind(Json(&version.new.metadata))
+    .bind(version.new.expires_at)
+    .bind(version.new.max_access_count)
+    .bind(version.cmek_fingerprint)
     .execute(conn)
     .await?;
     Ok(Some(stored))
@@ -210,15 +227,14 @@ async fn write_head(
         None => (
             SecretId::random(),
             "INSERT INTO secrets (id, org_id, vault_id, path, version, type, metadata, rotation_policy, expires_at,
-                                  max_access_count, was_key_type)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (vault_id, path) DO NOTHING
+                                  was_key_type)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (vault_id, path) DO NOTHING
              RETURNING id, path, type, version, metadata, expires_at, updated_at AS stored_at",
         ),
         Some(head) => (
             head.id,
             "UPDATE secrets SET version = $5, type = $6, metadata = $7, rotation_policy = $8, expires_at = $9,
-                    max_access_count = $10, access_count = 0, was_key_type = was_key_type OR $11, deleted_at = NULL,
-                    updated_at = now()
+                    was_key_type = was_key_type OR $10, deleted_at = NULL, updated_at = now()
              WHERE id = $1 AND org_id = $2 AND vault_id = $3 AND path = $4 AND version = $5 - 1
              RETURNING id, path, type, version, metadata, expires_at, updated_at AS stored_at",
         ),
@@ -233,7 +249,6 @@ async fn write_head(
         .bind(Json(&new.metadata))
         .bind(new.rotation_policy.as_ref().map(Json))
         .bind(new.expires_at)
-        .bind(new.max_access_count)
         .bind(new.kind.is_key())
         .fetch_optional(conn)
         .await?;
@@ -254,6 +269,11 @@ struct CurrentRow {
     access_count: i32,
     was_key_type: bool,
     deleted: bool,
+    disabled: bool,
+    destroyed: bool,
+    cmek: bool,
+    #[sqlx(json(nullable))]
+    rotation_policy: Option<Value>,
     stored_at: OffsetDateTime,
     created_by: Uuid,
     created_by_type: String,
@@ -290,6 +310,10 @@ impl CurrentRow {
             access_count: self.access_count,
             was_key_type: self.was_key_type,
             deleted: self.deleted,
+            disabled: self.disabled,
+            destroyed: self.destroyed,
+            cmek: self.cmek,
+            rotation_policy: self.rotation_policy,
             stored_at: self.stored_at,
             stored_by,
             body,
@@ -303,24 +327,40 @@ impl CurrentRow {
 /// # Errors
 /// As any statement.
 pub async fn current(conn: &mut PgConnection, granted: &Authorised) -> Result<Option<Current>, DbError> {
+    version(conn, granted, None).await
+}
+
+/// One version at a path (the current one by `None`), also when nobody may read it any more: the caller looks.
+///
+/// # Errors
+/// As any statement.
+pub async fn version(
+    conn: &mut PgConnection,
+    granted: &Authorised,
+    version: Option<i32>,
+) -> Result<Option<Current>, DbError> {
     let row: Option<CurrentRow> = sqlx::query_as(
-        "SELECT s.id, s.path, v.type, s.version, s.metadata, s.expires_at, s.max_access_count, s.access_count, s.was_key_type,
-                s.deleted_at IS NOT NULL AS deleted, v.created_at AS stored_at, v.created_by, v.created_by_type,
+        "SELECT s.id, s.path, v.type, v.version, v.metadata, v.expires_at, v.max_access_count, v.access_count, s.was_key_type,
+                s.deleted_at IS NOT NULL AS deleted, v.disabled_at IS NOT NULL AS disabled,
+                v.destroyed_at IS NOT NULL AS destroyed, v.cmek_fingerprint IS NOT NULL AS cmek,
+                CASE WHEN v.version = s.version THEN s.rotation_policy END AS rotation_policy,
+                v.created_at AS stored_at, v.created_by, v.created_by_type,
                 v.kek_id, v.dek_iv, v.dek_sealed, v.nonce, v.ciphertext, k.address
          FROM secrets s
-         JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version
+         JOIN secret_versions v ON v.secret_id = s.id AND v.version = COALESCE($4, s.version)
          LEFT JOIN signing_keys k ON k.id = v.key_id
          WHERE s.vault_id = $1 AND s.path = $2 AND s.org_id = $3",
     )
     .bind(granted.vault_id())
     .bind(granted.path().as_str())
     .bind(granted.org_id())
+    .bind(version)
     .fetch_optional(conn)
     .await?;
     row.map(CurrentRow::current).transpose()
 }
 
-/// Counts an access, where accesses are counted. `false`: it was the one too many, or the secret went away meanwhile.
+/// Counts an access of a version, where accesses are counted. `false`: it was the one too many, or the version went away meanwhile.
 ///
 /// # Errors
 /// As any statement.
@@ -329,9 +369,11 @@ pub async fn count_access(conn: &mut PgConnection, granted: &Authorised, current
         return Ok(true);
     }
     let done = sqlx::query(
-        "UPDATE secrets SET access_count = access_count + 1
-         WHERE id = $1 AND org_id = $2 AND version = $3 AND deleted_at IS NULL
-           AND (max_access_count IS NULL OR access_count < max_access_count)",
+        "UPDATE secret_versions v SET access_count = v.access_count + 1
+         FROM secrets s
+         WHERE s.id = $1 AND s.org_id = $2 AND v.secret_id = s.id AND v.version = $3
+           AND s.deleted_at IS NULL AND v.disabled_at IS NULL AND v.destroyed_at IS NULL
+           AND (v.max_access_count IS NULL OR v.access_count < v.max_access_count)",
     )
     .bind(current.id)
     .bind(granted.org_id())
@@ -352,26 +394,4 @@ pub async fn delete(conn: &mut PgConnection, granted: &Authorised, id: SecretId)
         .execute(conn)
         .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// The secrets of a vault whose path begins like this, without values, by path.
-///
-/// # Errors
-/// As any statement.
-pub async fn list(
-    conn: &mut PgConnection,
-    org_id: OrgId,
-    vault_id: VaultId,
-    prefix: &str,
-) -> Result<Vec<Stored>, DbError> {
-    let secrets = sqlx::query_as(
-        "SELECT id, path, type, version, metadata, expires_at, updated_at AS stored_at FROM secrets
-         WHERE vault_id = $1 AND org_id = $2 AND deleted_at IS NULL AND starts_with(path, $3) ORDER BY path",
-    )
-    .bind(vault_id)
-    .bind(org_id)
-    .bind(prefix)
-    .fetch_all(conn)
-    .await?;
-    Ok(secrets)
 }

@@ -1,6 +1,6 @@
 //! Who may come in, and what that may do.
 
 mod policies;
-mod tenants;
+pub mod tenants;
 mod throttle;
 mod tokens;

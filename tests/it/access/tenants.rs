@@ -5,7 +5,7 @@ use crate::harness::client::Client;
 use crate::harness::stack::Stack;
 
 /// Another organisation in the same installation.
-async fn other_owner(stack: &Stack) -> Client {
+pub async fn other_owner(stack: &Stack) -> Client {
     let mut command = stack.command();
     command.args(["admin", "bootstrap", "--organisation", "Other", "--email", "other@example.test", "--json"]);
     let output = command.output().unwrap();

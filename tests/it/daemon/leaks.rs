@@ -16,7 +16,7 @@ use crate::harness::rpc_proxy::{Act, RpcProxy};
 use crate::harness::stack::{Options, Stack, fresh_scalar, pay, text, until};
 
 /// Everything that was planted, by what it is.
-struct Canaries(BTreeMap<&'static str, Vec<u8>>);
+pub struct Canaries(pub BTreeMap<&'static str, Vec<u8>>);
 
 impl Canaries {
     /// The spellings that a leak could have: as it is, hex, base64 at each of its three offsets, as a list of bytes.
@@ -44,7 +44,7 @@ impl Canaries {
     }
 
     #[track_caller]
-    fn assert_absent(&self, place: &str, text: &str, but: &[&str]) {
+    pub fn assert_absent(&self, place: &str, text: &str, but: &[&str]) {
         for (what, secret) in self.0.iter().filter(|(what, _)| !but.contains(*what)) {
             for spelling in Self::spellings(secret) {
                 if let Some(at) = text.find(&spelling) {
@@ -59,10 +59,10 @@ impl Canaries {
 
 /// Keeps the body of every error reply.
 #[derive(Default)]
-struct Replies(Vec<String>);
+pub struct Replies(pub Vec<String>);
 
 impl Replies {
-    fn keep(&mut self, reply: Reply) -> Reply {
+    pub fn keep(&mut self, reply: Reply) -> Reply {
         self.0.push(format!("{:?} {}", reply.headers, reply.body));
         reply
     }
@@ -227,7 +227,7 @@ async fn threat_23_no_secret_is_in_a_log_line_an_audit_row_a_reply_or_the_databa
 }
 
 /// The whole database as text; binary columns are hex in it.
-fn dump(stack: &Stack, arguments: &[&str]) -> String {
+pub fn dump(stack: &Stack, arguments: &[&str]) -> String {
     let newest =
         std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten().map(|entry| entry.path().join("bin/pg_dump"));
     let program = newest.filter(|path| path.exists()).max().unwrap_or_else(|| "pg_dump".into());

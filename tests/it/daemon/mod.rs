@@ -2,7 +2,7 @@
 
 mod dependencies;
 mod hashes;
-mod leaks;
+pub mod leaks;
 mod lifecycle;
 mod limits;
 mod start;

@@ -154,6 +154,9 @@ impl Stack {
     }
 
     fn chains_toml(&self) -> String {
+        if self.options.chains.is_empty() {
+            return "chain = []\n".to_owned();
+        }
         let one = |name: &str, chain_id: u64| {
             format!(
                 "[[chain]]\nname = \"{name}\"\ndisplay_name = \"{name}\"\nchain_id = {chain_id}\nkind = \"ethereum\"\n\

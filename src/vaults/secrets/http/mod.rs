@@ -1,4 +1,7 @@
-//! `/v1/vaults/{vault_id}/secrets…`
+//! `/v1/vaults/{vault_id}/secrets…`, and what there is for single versions.
+
+mod body;
+mod versions;
 
 use std::sync::Arc;
 
@@ -6,16 +9,18 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
-use super::rules::{Refusal, SecretType};
+use self::body::PutSecret;
+use super::rules::{self, Refusal};
 use super::store::Stored;
-use super::{NewSecret, Opened, SecretError};
+use super::store::list::Filter;
+use super::{Opened, SecretError};
 use crate::access::http::{Ids, deny};
-use crate::access::{self, AccessError, Lock, Permission, Principal, SecretPath, input};
-use crate::agents::request::time_of;
+use crate::access::{AccessError, Principal, SecretPath};
 use crate::app::App;
 use crate::audit::Resource;
 use crate::clock::rfc3339;
@@ -30,56 +35,18 @@ pub fn routes() -> Routes {
     Routes::new()
         .route("/v1/vaults/{vault_id}/secrets", get(list))
         .route("/v1/vaults/{vault_id}/secrets/{*path}", put(write).get(read).delete(remove))
+        .merge(versions::routes())
+}
+
+/// What stands behind `/v1/vaults/{vault_id}/secrets/` and its like, undecoded.
+fn raw_path(uri: &Uri) -> &str {
+    // "", "v1", "vaults", "{vault_id}", "secrets", the rest
+    uri.path().splitn(6, '/').nth(5).unwrap_or_default()
 }
 
 /// The secret's path as it stands in the URL, still encoded: it is decoded exactly once, by [`SecretPath::from_wire`].
 fn path_of(uri: &Uri) -> Result<SecretPath, Problem> {
-    // "", "v1", "vaults", "{vault_id}", "secrets", the rest
-    let raw = uri.path().splitn(6, '/').nth(5).unwrap_or_default();
-    SecretPath::from_wire(raw).map_err(|error| Problem::bad_request(format!("the secret path {error}")))
-}
-
-/// `value` is a [`Value`], so that an error about its type does not repeat it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct PutSecret {
-    value: Option<Value>,
-    r#type: Option<String>,
-    metadata: Option<Value>,
-    rotation_policy: Option<Value>,
-    expires_at: Option<String>,
-    max_access_count: Option<i64>,
-}
-
-impl PutSecret {
-    fn secret(self) -> Result<NewSecret, Problem> {
-        let Some(Value::String(value)) = self.value else {
-            return Err(Problem::bad_request("value is required and must be a string"));
-        };
-        let value = Zeroizing::new(value);
-        let kind = SecretType::parse(self.r#type.as_deref().unwrap_or("generic")).ok_or_else(|| {
-            Problem::bad_request(
-                "type must be generic, api_key, password, private_key, certificate, file, note, ssh_key, env_bundle or env",
-            )
-        })?;
-        let max_access_count = match self.max_access_count {
-            None | Some(0) => None,
-            Some(count) => Some(
-                i32::try_from(count)
-                    .ok()
-                    .filter(|count| *count > 0)
-                    .ok_or_else(|| Problem::bad_request("max_access_count must be a whole number, 0 for no limit"))?,
-            ),
-        };
-        Ok(NewSecret {
-            kind,
-            value,
-            metadata: input::object("metadata", self.metadata)?.unwrap_or_else(|| json!({})),
-            rotation_policy: input::object("rotation_policy", self.rotation_policy)?,
-            expires_at: self.expires_at.map(|at| time_of("expires_at", &at)).transpose()?,
-            max_access_count,
-        })
-    }
+    SecretPath::from_wire(raw_path(uri)).map_err(|error| Problem::bad_request(format!("the secret path {error}")))
 }
 
 fn render(secret: &Stored) -> Value {
@@ -108,8 +75,15 @@ fn render_opened(Opened { current, value }: &Opened) -> Value {
         "created_by": format!("{}:{}", current.stored_by.kind(), current.stored_by.uuid()),
         "created_at": rfc3339(current.stored_at),
     });
-    if let Some(at) = current.expires_at {
-        body["expires_at"] = json!(rfc3339(at));
+    let optional = [
+        ("expires_at", current.expires_at.map(|at| rfc3339(at).into())),
+        ("cmek_encrypted", current.cmek.then_some(Value::Bool(true))),
+        ("rotation_policy", current.rotation_policy.clone()),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            body[name] = value;
+        }
     }
     body
 }
@@ -180,32 +154,71 @@ async fn remove(
     }
 }
 
+/// Secrets of a page at most, and of a reply to a request that asks for no page.
+const PAGE_MAX: usize = 1_000;
+const WHOLE_MAX: usize = 5_000;
+
 #[derive(Deserialize)]
 struct ListParams {
     prefix: Option<String>,
+    expiring_within: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<String>,
 }
 
-/// Only what the caller may read; never values.
+impl ListParams {
+    fn filter(&self) -> Result<Filter, Problem> {
+        let prefix = self.prefix.clone().unwrap_or_default();
+        if prefix.contains('\0') {
+            return Err(Problem::bad_request("prefix: no path has a NUL character"));
+        }
+        let expiring_by = match self.expiring_within.as_deref().filter(|within| !within.is_empty()) {
+            None => None,
+            Some(within) => Some(
+                crate::clock::now()
+                    + rules::within(within).ok_or_else(|| {
+                        Problem::bad_request(
+                            "expiring_within must be seconds, or a whole number with s, m, h, d or w, such as 7d",
+                        )
+                    })?,
+            ),
+        };
+        Ok(Filter { prefix, expiring_by })
+    }
+
+    fn after(&self) -> Result<Option<SecretPath>, Problem> {
+        let Some(cursor) = self.cursor.as_deref().filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+        let path = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let path = path.and_then(|path| SecretPath::parse(&path).ok());
+        path.map(Some).ok_or_else(|| Problem::bad_request("cursor is not one of ours"))
+    }
+
+    fn limit(&self) -> Result<usize, Problem> {
+        match self.limit {
+            None => Ok(WHOLE_MAX),
+            Some(0) => Err(Problem::bad_request("limit must be at least 1")),
+            Some(limit) => Ok(usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX)),
+        }
+    }
+}
+
+/// Only what the caller may read; never values. `next_cursor` only when there is more: clients that know no pages get all of it, up to
+/// a bound.
 async fn list(
     State(app): State<Arc<App>>,
     principal: Principal,
     Ids(vault_id): Ids<VaultId>,
     params: Result<Query<ListParams>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let Query(ListParams { prefix }) = params.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let prefix = prefix.unwrap_or_default();
-    if prefix.contains('\0') {
-        return Err(Problem::bad_request("prefix: no path has a NUL character"));
-    }
+    let Query(params) = params.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let (filter, after, limit) = (params.filter()?, params.after()?, params.limit()?);
     let vault = vault(&app, &principal, vault_id).await?;
-    let mut conn = app.db.acquire().await?;
-    let grants = access::store::grants(&mut conn, &principal, &vault, Lock::None).await?;
-    let secrets = super::store::list(&mut conn, principal.org_id, vault_id, &prefix).await?;
-    let readable = |secret: &&Stored| {
-        SecretPath::parse(&secret.path).is_ok_and(|path| grants.check(&path, Permission::Read).is_ok())
-    };
-    let secrets: Vec<Value> = secrets.iter().filter(readable).map(render).collect();
-    Ok(Json(json!({ "secrets": secrets })))
+    let page = super::list::list(&app, &principal, &vault, &filter, after, limit).await?;
+    let mut body = json!({ "secrets": page.secrets.iter().map(render).collect::<Vec<_>>() });
+    if let Some(next) = page.next {
+        body["next_cursor"] = json!(URL_SAFE_NO_PAD.encode(next.as_str()));
+    }
+    Ok(Json(body))
 }
 
 impl From<SecretError> for Problem {
@@ -214,8 +227,15 @@ impl From<SecretError> for Problem {
         match error {
             SecretError::Access(error) => error.into(),
             SecretError::Refused(refusal) => refusal.into(),
-            SecretError::NotFound | SecretError::NoVault => Self::not_found(text),
-            SecretError::Deleted | SecretError::Expired | SecretError::Exhausted => Self::new(StatusCode::GONE, text),
+            SecretError::NotFound | SecretError::NoVault | SecretError::NoVersion => Self::not_found(text),
+            SecretError::Deleted
+            | SecretError::Expired
+            | SecretError::Exhausted
+            | SecretError::Disabled
+            | SecretError::Destroyed => Self::new(StatusCode::GONE, text),
+            SecretError::NotDeleted | SecretError::NoKeyToReactivate => Self::new(StatusCode::CONFLICT, text),
+            SecretError::RandomKey | SecretError::RotatesExpired => Self::bad_request(text),
+            SecretError::ClientEncrypted => Self::unprocessable(text),
             SecretError::Contended => Self::unavailable(text, 1),
             SecretError::NotText => Self::internal(&error),
             SecretError::Hsm(error) => error.into(),

@@ -1,0 +1,38 @@
+//! A good body for every route that takes one.
+
+use intentd::http::routes::Route;
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::World;
+use crate::harness::stack::pay;
+
+pub fn body(route: &Route, world: &World) -> Option<Value> {
+    if matches!(route.method, Method::GET | Method::DELETE) {
+        return None;
+    }
+    let agent = world.value("agent_id");
+    let body = match route.to_string().as_str() {
+        "POST /v1/auth/agent-token" => json!({ "api_key": world.agent_key }),
+        "POST /v1/auth/api-key-token" => json!({ "api_key": world.owner_key }),
+        "POST /v1/auth/refresh" => json!({}),
+        "POST /v1/agents" => json!({"name": "new"}),
+        "PATCH /v1/agents/{agent_id}" => json!({"name": "renamed"}),
+        "POST /v1/agents/{agent_id}/rotate-key" => json!({}),
+        "POST /v1/agents/{agent_id}/transactions" | "POST /v1/agents/{agent_id}/transactions/sign" => pay("0.001"),
+        "POST /v1/vaults" => json!({"name": Uuid::new_v4()}),
+        "PUT /v1/vaults/{vault_id}/secrets/{*path}" => json!({"value": "w"}),
+        "POST /v1/vaults/{vault_id}/policies" => {
+            json!({"secret_path_pattern": "x", "principal_type": "agent", "principal_id": agent, "permissions": ["read"]})
+        }
+        "PUT /v1/vaults/{vault_id}/policies/{policy_id}" => json!({"permissions": ["read"]}),
+        "POST /v1/secrets/{secret_id}/share" => {
+            let tomorrow = intentd::clock::rfc3339(intentd::clock::now() + time::Duration::days(1));
+            json!({"recipient_type": "anyone_with_link", "expires_at": tomorrow})
+        }
+        "POST /v1/shares/{share_id}/accept" | "POST /v1/shares/{share_id}/decline" => json!({}),
+        route => panic!("{route} has no row: give it a good body here"),
+    };
+    Some(body)
+}
