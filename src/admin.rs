@@ -12,18 +12,20 @@ use sqlx::PgPool;
 
 use crate::address::parse_address;
 use crate::audit::{self, Event, Resource};
-use crate::cli::{Admin, Bench, Bootstrap, HsmCommand, ReleaseLane};
+use crate::cli::{Admin, Bench, Bootstrap, DestroyKeys, HsmCommand, KeysCommand, ReleaseLane};
 use crate::config::Config;
 use crate::hsm::bench::BenchOptions;
 use crate::hsm::{self, Hsm, HsmConfig};
 use crate::intents::{self, lanes::Lane};
-use crate::{db, orgs};
+use crate::vaults::keys::destroy::{self, Selection};
+use crate::{db, keks, orgs};
 
 /// Runs an admin command.
 ///
 /// # Errors
 /// A sentence for the operator.
 pub async fn run(command: Admin, config: Config) -> anyhow::Result<()> {
+    crate::harden::no_core_dumps();
     match command {
         Admin::Config => {
             println!("{config:#?}");
@@ -46,6 +48,27 @@ pub async fn run(command: Admin, config: Config) -> anyhow::Result<()> {
         Admin::Hsm(HsmCommand::Init) => hsm_init(&config).await,
         Admin::Hsm(HsmCommand::Check) => hsm_check(&config).await,
         Admin::Hsm(HsmCommand::Bench(options)) => hsm_bench(&config, &options).await,
+        Admin::Hsm(HsmCommand::Rotate(options)) => {
+            let pool = database(&config).await?;
+            match &options.purpose {
+                Some(purpose) if !options.status => {
+                    with_hsm(&config, async |hsm| keks::command::rotate(&pool, hsm, purpose).await).await?;
+                    if options.wait { keks::command::wait(&pool, purpose).await } else { Ok(()) }
+                }
+                _ => keks::command::show(&pool).await,
+            }
+        }
+        Admin::Hsm(HsmCommand::Keks) => keks::command::show(&database(&config).await?).await,
+        Admin::Hsm(HsmCommand::DestroyKek(options)) => {
+            let pool = database(&config).await?;
+            let id = keks::command::confirmed(&pool, &options.id, options.confirm.as_deref()).await?;
+            with_hsm(&config, async |hsm| keks::command::destroy(&pool, hsm, id).await).await
+        }
+        Admin::Check(options) => {
+            let pool = database(&config).await?;
+            with_hsm(&config, async |hsm| keks::check::run(&pool, hsm, i64::from(options.sample)).await).await
+        }
+        Admin::Keys(KeysCommand::Destroy(options)) => keys_destroy(&config, &options).await,
     }
 }
 
@@ -172,6 +195,56 @@ async fn hsm_bench(config: &Config, options: &Bench) -> anyhow::Result<()> {
         progress: Arc::new(|line: &str| eprintln!("{line}")),
     };
     println!("{}", hsm::bench::bench(hsm_config(config)?, options).await?);
+    Ok(())
+}
+
+/// Lists superseded keys, and destroys those that may go if that was confirmed.
+async fn keys_destroy(config: &Config, options: &DestroyKeys) -> anyhow::Result<()> {
+    let vault = options.vault.as_deref().map(str::parse).transpose().context("--vault is not an id")?;
+    let selection = Selection { grace_s: options.older_than, vault };
+    let pool = database(config).await?;
+    let (mut due, mut kept) = (Vec::new(), 0_u64);
+    destroy::list(&pool, selection, |key| {
+        let what = format!("{}  {}  {} version {}, {}", key.id, key.address(), key.path, key.version, key.custody);
+        match destroy::kept_by(key) {
+            Some(why) => {
+                kept += 1;
+                println!("keep     {what}: {why}");
+            }
+            None => {
+                println!("{}  {what}", if options.confirm { "due    " } else { "destroy" });
+                due.push(key.clone());
+            }
+        }
+    })
+    .await?;
+    if !options.confirm {
+        println!(
+            "{} keys would be destroyed, {kept} are kept. Nothing was changed: --confirm destroys them.",
+            due.len()
+        );
+        println!("What is still at their addresses is lost with them.");
+        return Ok(());
+    }
+    let mut failed = 0_u64;
+    with_hsm(config, async |hsm| {
+        hsm.adopt(hsm::store::load(&mut *pool.acquire().await?).await?).await?;
+        for key in &due {
+            match destroy::destroy(&pool, hsm, key, selection).await {
+                Ok(true) => println!("destroyed  {}", key.id),
+                Ok(false) => println!("kept       {}: it is in use again", key.id),
+                Err(error) => {
+                    failed += 1;
+                    println!("FAILED     {}: {error}", key.id);
+                }
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    if failed > 0 {
+        bail!("{failed} keys could not be destroyed: see above, and run the command again");
+    }
     Ok(())
 }
 

@@ -63,6 +63,26 @@ Needs what `intentd admin hsm init` needs, and its keys.
 Example:
   intentd admin hsm bench --workers 8 --seconds 5";
 
+const ROTATE: &str = "\
+Needs what `intentd admin hsm init` needs. The daemons that run do the work; back up the token when the new key is made.
+
+Example:
+  intentd admin hsm rotate seal --wait
+  intentd admin hsm rotate --status";
+
+const CHECK: &str = "\
+Needs what `intentd admin hsm init` needs. Changes nothing, and leaves with an error when anything does not open.
+
+Example:
+  intentd admin check --sample 200";
+
+const KEYS_DESTROY: &str = "\
+Needs what `intentd admin hsm init` needs. Move what is still at the addresses first.
+
+Example:
+  intentd admin keys destroy --older-than 30d
+  intentd admin keys destroy --older-than 30d --confirm";
+
 const CONFIG: &str = "\
 Example:
   INTENTD_LISTEN=127.0.0.1:9000 intentd admin config --config /etc/intentd.toml";
@@ -93,6 +113,12 @@ pub enum Admin {
     /// The HSM: what it offers, its keys, its speed.
     #[command(subcommand)]
     Hsm(HsmCommand),
+    /// Open a sample of everything that is stored, as after a restore: the token's keys, secrets, signing keys, the rows between them.
+    #[command(after_help = CHECK)]
+    Check(Check),
+    /// The signing keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// List the lanes (a key on a chain) that wait for an operator, and why.
     Lanes,
     /// Let a frozen lane go on, after finding out who used its key: nonces below --next are taken as used by others.
@@ -144,9 +170,82 @@ pub enum HsmCommand {
     /// Print what the module offers, what is missing, and whether the keys of the database are on the token.
     #[command(after_help = INSTALLATION)]
     Check,
+    /// Replace one of the token's keys while the daemons run: what the old key made is made again by the new one, row by row.
+    #[command(after_help = ROTATE)]
+    Rotate(Rotate),
+    /// List the token's keys, what still needs each, and the running daemons.
+    #[command(after_help = INSTALLATION)]
+    Keks,
+    /// Take a retired key off the token, for ever, after saying which backups that makes unreadable.
+    #[command(after_help = INSTALLATION)]
+    DestroyKek(DestroyKek),
     /// Measure the module: signatures, generation, unwrapping, sealing.
     #[command(after_help = BENCH)]
     Bench(Bench),
+}
+
+/// `intentd admin hsm rotate`
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// The key to rotate: seal (wraps signing keys), data (seals secrets), mac (authenticates stored keys) or jwt (signs tokens).
+    #[arg(value_parser = ["seal", "data", "mac", "jwt"], required_unless_present = "status")]
+    pub purpose: Option<String>,
+    /// Only show how far the rotations are.
+    #[arg(long)]
+    pub status: bool,
+    /// Wait until the running daemons are done. (`jwt`: until the new key is in use; the old one is kept until its tokens have ended.)
+    #[arg(long, conflicts_with = "status")]
+    pub wait: bool,
+}
+
+/// `intentd admin hsm destroy-kek`
+#[derive(Debug, Args)]
+pub struct DestroyKek {
+    /// The key, as `intentd admin hsm keks` lists it.
+    pub id: String,
+    /// The same id once more. Without it nothing is destroyed, and it is said what would be lost.
+    #[arg(long)]
+    pub confirm: Option<String>,
+}
+
+/// `intentd admin check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// How many secrets, and how many signing keys, are opened.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sample: u16,
+}
+
+/// `intentd admin keys …`
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Destroy signing keys that were replaced or deleted long ago and whose transactions are all final. Lists them, and what keeps the
+    /// others, unless --confirm is given.
+    #[command(after_help = KEYS_DESTROY)]
+    Destroy(DestroyKeys),
+}
+
+/// `intentd admin keys destroy`
+#[derive(Debug, Args)]
+pub struct DestroyKeys {
+    /// Superseded for at least so long: a number and d, h, m or s.
+    #[arg(long, value_parser = seconds)]
+    pub older_than: i64,
+    /// Keys of this vault only.
+    #[arg(long)]
+    pub vault: Option<String>,
+    /// Destroy them. This cannot be undone.
+    #[arg(long)]
+    pub confirm: bool,
+}
+
+/// `30d`, `12h`, `5m`, `10s`.
+fn seconds(text: &str) -> Result<i64, String> {
+    let units = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+    let found = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)));
+    found
+        .and_then(|(number, seconds)| number.parse::<u32>().ok().map(|n| i64::from(n) * seconds))
+        .ok_or_else(|| "must be a number and d, h, m or s, such as 30d".to_owned())
 }
 
 /// `intentd admin hsm bench`

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
+use crate::keks::KeksConfig;
 use crate::vaults::VaultsConfig;
 
 pub use secret::Secret;
@@ -139,6 +140,8 @@ pub struct Config {
     pub database: DbConfig,
     /// The HSM.
     pub hsm: Option<HsmConfig>,
+    /// The rotation of its keys.
+    pub keks: KeksConfig,
     /// Chains and their RPC URLs.
     pub chains: ChainsConfig,
     /// The pipeline.
@@ -162,6 +165,7 @@ impl Default for Config {
             drain_s: 30,
             database: DbConfig::default(),
             hsm: None,
+            keks: KeksConfig::default(),
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
             vaults: VaultsConfig::default(),
@@ -221,6 +225,8 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("INTENTD_HSM_PIN_FILE", "hsm.pin.file"),
     ("INTENTD_HSM_WORKERS", "hsm.workers"),
     ("INTENTD_HSM_CUSTODY", "hsm.custody"),
+    ("INTENTD_KEKS_POLL_MS", "keks.poll_ms"),
+    ("INTENTD_KEKS_GRACE_S", "keks.grace_s"),
     ("INTENTD_CHAINS_FILE", "chains.file"),
     ("INTENTD_REQUIRE_SIMULATION", "intents.require_simulation"),
     ("INTENTD_CLAIM_LEASE_S", "intents.claim_lease_s"),

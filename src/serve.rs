@@ -16,12 +16,13 @@ use crate::app::App;
 use crate::chain::{Chains, DEFAULT_CHAINS, registry};
 use crate::config::{ChainsConfig, Config, Environment};
 use crate::db;
-use crate::hsm::{self, Hsm};
+use crate::hsm::Hsm;
 use crate::http::limits::Limits;
 use crate::http::router::router;
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker;
+use crate::keks::{self, KekError};
 
 /// Runs the daemon until SIGINT or SIGTERM.
 ///
@@ -29,7 +30,8 @@ use crate::intents::tracker;
 /// Anything that keeps it from starting.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     config.check_complete()?;
-    harden(&config);
+    crate::harden::no_core_dumps();
+    warn_about(&config);
     tracing::info!(?config, "intentd {} starts", env!("CARGO_PKG_VERSION"));
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
@@ -38,6 +40,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("no local address")?;
     crate::vaults::cmek::end_all_abandoned(&app).await.context("cannot use the database")?;
     tracker::start(&app);
+    keks::start(&app);
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
     announce(&app.config, address)?;
     let stopping = app.stopping.clone();
@@ -75,16 +78,20 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
     let pool = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
     db::migrate(&pool).await.context("cannot bring the database to this binary's schema")?;
     let hsm = Hsm::start(hsm_config).await.context("cannot use the HSM")?;
-    let keks = hsm::store::load(&mut *pool.acquire().await.map_err(db::DbError::from)?).await?;
-    if keks.is_empty() {
-        bail!(
+    let daemon_id = DaemonId::random();
+    match keks::join(&pool, &hsm, daemon_id).await {
+        Ok(()) => {}
+        Err(KekError::Hsm(error)) => {
+            return Err(error).context("the token does not hold this database's keys");
+        }
+        Err(KekError::None) => bail!(
             "this database has no keys on an HSM yet: run `intentd admin hsm init` once, with the same configuration"
-        );
+        ),
+        Err(error) => return Err(error.into()),
     }
-    hsm.adopt(keks).await.context("the token does not hold this database's keys")?;
     let nudges = tracker::Nudges::new(chains.iter().map(|chain| chain.spec().chain_id));
     Ok(Arc::new(App {
-        daemon_id: DaemonId::random(),
+        daemon_id,
         started_at: crate::clock::now(),
         limits: Limits::new(&config.limits),
         db: pool,
@@ -126,16 +133,8 @@ pub fn load_chains(config: &ChainsConfig) -> anyhow::Result<Chains> {
     Ok(chains)
 }
 
-/// No core dumps: they would hold what is in memory. Says so when it cannot.
-fn harden(config: &Config) {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        tracing::warn!(%error, "core dumps could not be switched off");
-    }
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "the process could not be made undumpable");
-    }
+/// What an operator should know about the way it is run.
+fn warn_about(config: &Config) {
     if config.environment == Environment::Production && rustix::process::geteuid().is_root() {
         tracing::warn!("running as root: give the daemon a user of its own");
     }
@@ -190,6 +189,9 @@ async fn stop(app: Arc<App>, drain: Duration) {
     }
     if let Err(error) = tracker::store::drop_leases(&app.db, app.daemon_id).await {
         tracing::debug!(%error, "leases were not dropped; they end by themselves");
+    }
+    if let Err(error) = keks::store::leave(&app.db, app.daemon_id).await {
+        tracing::debug!(%error, "this daemon is still listed; it is forgotten by itself");
     }
     if let Err(error) = app.hsm.clone().shutdown().await {
         tracing::warn!(%error, "the HSM was not closed in order");

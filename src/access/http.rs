@@ -91,8 +91,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn verify(app: &App, token: &str) -> Option<Claims> {
-    let key = app.hsm.jwt_public_key()?;
-    jwt::verify(&key, &app.config.issuer, token).ok()
+    app.hsm.jwt_public_keys().iter().find_map(|key| jwt::verify(key, &app.config.issuer, token).ok())
 }
 
 /// The one reply to a credential that does not hold, counted.
@@ -305,7 +304,7 @@ impl From<crate::hsm::HsmError> for Problem {
     fn from(error: crate::hsm::HsmError) -> Self {
         use crate::hsm::HsmError;
         match &error {
-            HsmError::Unavailable { .. } | HsmError::Busy { .. } | HsmError::Timeout => {
+            HsmError::Unavailable { .. } | HsmError::Busy { .. } | HsmError::Timeout | HsmError::UnknownKek { .. } => {
                 tracing::warn!(error = %crate::http::problem::chain(&error), "the HSM could not serve a request");
                 Self::unavailable(error.to_string(), u64::from(error.retry_after_s().unwrap_or(1)))
             }

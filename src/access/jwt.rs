@@ -91,11 +91,15 @@ pub struct TokenError(#[source] Option<jsonwebtoken::errors::Error>);
 /// # Errors
 /// As [`Hsm::sign_jwt`].
 pub async fn sign(hsm: &Hsm, claims: &Claims) -> Result<String, HsmError> {
-    let header = serde_json::json!({ "alg": "EdDSA", "typ": "JWT", "kid": hsm.jwt_kid() });
+    let kid = hsm.jwt_kid();
+    let header = serde_json::json!({ "alg": "EdDSA", "typ": "JWT", "kid": kid });
     let claims = serde_json::json!(claims);
     let encode = |part: &serde_json::Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let input = format!("{}.{}", encode(&header), encode(&claims));
-    let signature = hsm.sign_jwt(input.as_bytes()).await?;
+    let signature = match kid {
+        Some(kid) => hsm.sign_jwt_as(kid, input.as_bytes()).await?,
+        None => hsm.sign_jwt(input.as_bytes()).await?,
+    };
     Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use crate::ids::AgentId;
+
 /// Longest path in characters.
 pub const PATH_CHARS_MAX: usize = 1024;
 
@@ -93,13 +95,20 @@ impl SecretPath {
         self.0.split('/')
     }
 
-    /// Whether signing keys live here: `keys/…`, `wallets/…` or `agents/{id}/keys/…`.
+    /// Whether it lies below `agents/`, and not below `agents/{agent}/`.
+    #[must_use]
+    pub fn is_anothers(&self, agent: AgentId) -> bool {
+        let mut segments = self.segments();
+        segments.next() == Some("agents") && segments.next().is_none_or(|id| id != agent.to_string())
+    }
+
+    /// Whether signing keys live here: `keys/…`, `wallets/…`, `agents/{id}/keys/…` or `agents/{id}/chains/{chain}/private_key`.
     #[must_use]
     pub fn is_signing_path(&self) -> bool {
         let segments: Vec<&str> = self.segments().collect();
         match segments.as_slice() {
             ["keys" | "wallets", _, ..] => true,
-            ["agents", id, "keys", _, ..] => Uuid::parse_str(id).is_ok(),
+            ["agents", id, "keys", _, ..] | ["agents", id, "chains", _, "private_key"] => Uuid::parse_str(id).is_ok(),
             _ => false,
         }
     }

@@ -76,10 +76,11 @@ async fn create(
 
 async fn list(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
     let mut conn = app.db.acquire().await?;
-    let agents = match principal.actor {
+    let mut agents = match principal.actor {
         Actor::User(_) => store::list(&mut conn, principal.org_id).await?,
         Actor::Agent(id) => store::get(&mut conn, principal.org_id, id).await?.into_iter().collect(),
     };
+    vaults::keys::store::add_addresses(&mut conn, principal.org_id, &mut agents).await?;
     Ok(Json(json!({ "agents": agents.iter().map(Agent::render).collect::<Vec<_>>() })))
 }
 
@@ -117,10 +118,11 @@ async fn read(
     Ids(id): Ids<AgentId>,
 ) -> Result<Json<Map<String, Value>>, Problem> {
     let mut conn = app.db.acquire().await?;
-    let agent = store::get(&mut conn, principal.org_id, id).await?.ok_or_else(not_found)?;
+    let mut agent = store::get(&mut conn, principal.org_id, id).await?.ok_or_else(not_found)?;
     if principal.agent_id().is_some_and(|own| own != id) {
         return Err(Problem::forbidden("an agent may look at itself only"));
     }
+    vaults::keys::store::add_addresses(&mut conn, principal.org_id, std::slice::from_mut(&mut agent)).await?;
     Ok(Json(agent.render()))
 }
 
@@ -156,6 +158,7 @@ async fn change(
         .with("after", new)
         .with("lifted", lifted);
     audit::record(&mut tx, event).await?;
+    vaults::keys::store::add_addresses(&mut tx, principal.org_id, std::slice::from_mut(&mut after)).await?;
     tx.commit().await?;
     Ok(Json(after.render()))
 }

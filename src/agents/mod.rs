@@ -80,6 +80,8 @@ pub struct Agent {
     pub shroud_enabled: bool,
     /// Kept likewise.
     pub shroud_config: Option<Value>,
+    /// The address of its own provisioned key, where it was looked up to be shown.
+    pub evm_address: Option<Address>,
 }
 
 impl Agent {
@@ -109,6 +111,7 @@ impl Agent {
             guardrails: Guardrails::default(),
             shroud_enabled: false,
             shroud_config: None,
+            evm_address: None,
         }
     }
 
@@ -146,6 +149,8 @@ impl Agent {
             ("oidc_client_id", self.oidc_client_id.as_ref().map(|v| json!(v))),
             ("shroud_config", self.shroud_config.clone()),
             ("frozen_at", self.frozen_at.map(|v| json!(rfc3339(v)))),
+            ("evm_address", self.evm_address.map(|v| json!(v.to_checksum(None)))),
+            ("signing_chains", self.evm_address.map(|_| json!([crate::vaults::keys::provision::CHAIN]))),
         ];
         for (name, value) in optional {
             if let Some(value) = value {

@@ -109,6 +109,7 @@ impl Row {
             },
             shroud_enabled: self.shroud_enabled,
             shroud_config: self.shroud_config.map(|config| config.0),
+            evm_address: None,
         })
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! - [`spec`], [`registry`]: chains.toml, and the URLs from the environment.
 //! - [`rpc`], [`node`]: JSON-RPC to one node per chain; each chain by itself, no lock that two chains share.
+//! - [`balances`]: what tokens say an address has.
 //! - [`tx`], [`fees`]: pure.
 //!
 //! What a node says is never believed beyond a bound that comes from elsewhere: the chain id is compared with the registry,
 //! fees with the ceilings, a transaction's hash with the bytes.
 
 pub mod answers;
+pub mod balances;
 pub mod error;
 pub mod fees;
 pub mod http;

@@ -91,7 +91,7 @@ fn look_at_module(report: &mut CheckReport, config: &HsmConfig, keks: Vec<Kek>) 
     let wrap = probe::wrap_mechanism(&config.wrap_mechanism);
     let wrap = report.add("wrap mechanism", wrap, |id| format!("{} ({id:#x})", config.wrap_mechanism))?;
     let path = config.module.display().to_string();
-    let module = report.add("PKCS#11 library", token::load(config), |_| path)?;
+    let module = report.add("PKCS#11 library", token::load(&config.module), |_| path)?;
     let initialized =
         token::initialize(&module).map_err(|error| HsmError::fatal_by("it cannot be initialised", &error));
     report.add("initialise", initialized, |()| {
@@ -150,11 +150,11 @@ fn look_at_keks(
 ) -> Option<()> {
     let all = keks.clone();
     let ring =
-        report.add("keys of this database", Keyring::new(keks, needs_seal), |_| format!("{} rows", all.len()))?;
+        report.add("keys of this database", Keyring::new(keks, needs_seal, None), |_| format!("{} rows", all.len()))?;
     let opened =
         Open::new(module, slot, 1, 1, std::sync::Arc::<Stats>::default()).map_err(super::error::Fault::into_error);
     let mut open = report.add("second session", opened, |_| "logged in".into())?;
-    for kek in all.iter().filter(|kek| kek.state != KekState::Retired) {
+    for kek in all.iter().filter(|kek| kek.state == KekState::Adding || kek.state.is_needed()) {
         let checked = canary::check(&mut open, &ring, kek).map_err(|fault| super::missing(kek, fault).into_error());
         let what = format!("  {} ({})", kek.purpose, kek.state.as_str());
         report.add(what, checked, |()| "found, hardened, canary good".into());

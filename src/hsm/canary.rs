@@ -54,6 +54,14 @@ pub(super) fn make(open: &mut Open, ring: &Keyring, kek: &Kek) -> Result<serde_j
     serde_json::to_value(canary).map_err(|_| Fault::Strange(Class::Refusal, "a canary cannot be written as JSON"))
 }
 
+/// The canary of a `seal` key, bound by the active `mac` key instead of the one that it names.
+pub(super) fn rebind(open: &mut Open, ring: &Keyring, seal: &Kek) -> Result<serde_json::Value, Fault> {
+    let (ctx, key, public) = canary_key(seal)?;
+    let key = custody::rebind(open, ring, &ctx, &key, &public)?;
+    let canary = Canary::Seal { key, public_key: hex::encode(public.to_bytes()) };
+    serde_json::to_value(canary).map_err(|_| Fault::Strange(Class::Refusal, "a canary cannot be written as JSON"))
+}
+
 /// Proves that the object on the token is the hardened key that the row describes: found once, attributes, its own operation.
 pub(super) fn check(open: &mut Open, ring: &Keyring, kek: &Kek) -> Result<(), Fault> {
     let handle = open.locate_again(kek)?;

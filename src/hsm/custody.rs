@@ -190,6 +190,73 @@ pub(super) fn handle(
     Ok(handle)
 }
 
+/// Binds a stored key to the ring's active keys: its blob is wrapped by the active `seal` key and its MAC made by the active `mac`
+/// key. What is bound so already is answered as it is. The old reference stays good for as long as its keys are in the ring.
+///
+/// The unwrapped key is extractable between C_UnwrapKey and C_WrapKey, inside the token and this session only.
+pub(super) fn rewrap(
+    open: &mut Open,
+    ring: &Keyring,
+    ctx: &KeyContext,
+    key: &KeyRef,
+    public: &PublicKey,
+) -> Result<KeyRef, Fault> {
+    check_mac(open, ring, key, &binding::message(ctx, key, public))?;
+    let mac_id = ring.require(KekPurpose::Mac)?.id;
+    let fresh = match key {
+        KeyRef::Token { mac_kek_id, .. } if *mac_kek_id == mac_id => return Ok(key.clone()),
+        KeyRef::Token { cka_id, .. } => KeyRef::Token { cka_id: *cka_id, mac_kek_id: mac_id, mac: [0; 32] },
+        KeyRef::Wrapped { blob, mechanism, kek_id, mac_kek_id, .. } => {
+            let seal = ring.require(KekPurpose::Seal)?;
+            if (*kek_id, *mac_kek_id) == (seal.id, mac_id) {
+                return Ok(key.clone());
+            }
+            let blob = if *kek_id == seal.id {
+                blob.clone()
+            } else {
+                let old = ring.named(*kek_id, KekPurpose::Seal)?;
+                if old.mechanism != *mechanism {
+                    return Err(
+                        HsmError::integrity("the row was wrapped by another mechanism than its key allows").into()
+                    );
+                }
+                let only_trusted = open.is_trusted(seal)?;
+                let object = open.unwrap_to_rewrap(old, blob, only_trusted)?;
+                let wrapped = open.wrap(seal, object);
+                // Whatever became of it: an extractable object does not outlive this call.
+                open.session.destroy_object(object)?;
+                wrapped?
+            };
+            KeyRef::Wrapped { blob, mechanism: seal.mechanism, kek_id: seal.id, mac_kek_id: mac_id, mac: [0; 32] }
+        }
+    };
+    let was_live = open.has_cached(ctx.key_id);
+    let fresh = bind(open, ring, ctx, fresh, public)?;
+    prove(open, ring, ctx, &fresh, public)?;
+    // A rotation passes every key there is: those that nobody uses must not push out those in use.
+    if !was_live {
+        open.forget(ctx.key_id)?;
+    }
+    Ok(fresh)
+}
+
+/// Makes the MAC of a stored key anew, by the ring's active `mac` key, and leaves everything else: for canaries.
+pub(super) fn rebind(
+    open: &mut Open,
+    ring: &Keyring,
+    ctx: &KeyContext,
+    key: &KeyRef,
+    public: &PublicKey,
+) -> Result<KeyRef, Fault> {
+    check_mac(open, ring, key, &binding::message(ctx, key, public))?;
+    let mut fresh = key.clone();
+    let active = ring.require(KekPurpose::Mac)?.id;
+    match &mut fresh {
+        KeyRef::Wrapped { mac_kek_id, .. } | KeyRef::Token { mac_kek_id, .. } => *mac_kek_id = active,
+    }
+    bind(open, ring, ctx, fresh, public)
+}
+
 /// The token object of a key whose row is sound. Not found means deleted only if the token is otherwise whole.
 fn find_private(open: &mut Open, ring: &Keyring, cka_id: [u8; 16]) -> Result<ObjectHandle, Fault> {
     if let Some(handle) = open.find(ObjectClass::PRIVATE_KEY, cka_id)? {

@@ -68,6 +68,16 @@ pub(super) fn open_dek(open: &mut Open, ring: &Keyring, aad: &[u8], sealed: &Sea
     }
 }
 
+/// Seals a DEK anew, by the ring's active `data` key.
+pub(super) fn reseal_dek(open: &mut Open, ring: &Keyring, aad: &[u8], sealed: &SealedDek) -> Result<SealedDek, Fault> {
+    let active = ring.require(KekPurpose::Data)?;
+    if sealed.kek_id == active.id {
+        return Ok(sealed.clone());
+    }
+    let dek = open_dek(open, ring, aad, sealed)?;
+    seal_dek(open, active, aad, &dek)
+}
+
 /// C_Decrypt of a sealed DEK, with the module's errors as they are.
 pub(super) fn decrypt_dek(open: &mut Open, kek: &Kek, aad: &[u8], sealed: &SealedDek) -> Result<Dek, Fault> {
     if sealed.ciphertext.len() != SEALED_DEK_LEN {

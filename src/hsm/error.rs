@@ -64,6 +64,13 @@ pub enum HsmError {
         #[source]
         cause: Option<Cause>,
     },
+    /// A row names a key of the token that this process has not adopted: it was away while keys were rotated, and looks again within a
+    /// second. Nothing was signed. (503)
+    #[error("a key of the HSM that this daemon has not found yet is needed: try again")]
+    UnknownKek {
+        /// Which.
+        id: crate::ids::KekId,
+    },
     /// The key is not on the token.
     #[error("the key is not in the HSM")]
     NotFound,
@@ -103,7 +110,7 @@ impl HsmError {
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Unavailable { retry_after_s, .. } | Self::Busy { retry_after_s } => Some(*retry_after_s),
-            Self::Timeout => Some(1),
+            Self::Timeout | Self::UnknownKek { .. } => Some(1),
             _ => None,
         }
     }

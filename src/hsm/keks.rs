@@ -51,7 +51,7 @@ impl std::fmt::Display for KekPurpose {
     }
 }
 
-/// A key's life: adding → active → retiring → retired.
+/// A key's life: adding → active → retiring → retired → destroying → destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KekState {
@@ -63,9 +63,17 @@ pub enum KekState {
     Retiring,
     /// Nothing needs it any more.
     Retired,
+    /// To be taken off the token: every daemon forgets it.
+    Destroying,
+    /// Off the token.
+    Destroyed,
 }
 
 impl KekState {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 6] =
+        [Self::Adding, Self::Active, Self::Retiring, Self::Retired, Self::Destroying, Self::Destroyed];
+
     /// As in the `keks` table.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -74,7 +82,14 @@ impl KekState {
             Self::Active => "active",
             Self::Retiring => "retiring",
             Self::Retired => "retired",
+            Self::Destroying => "destroying",
+            Self::Destroyed => "destroyed",
         }
+    }
+
+    /// Whether rows may name it, so that a daemon cannot be without it.
+    pub(super) fn is_needed(self) -> bool {
+        matches!(self, Self::Active | Self::Retiring)
     }
 }
 
@@ -105,11 +120,14 @@ pub(super) struct Keyring {
 }
 
 impl Keyring {
-    /// The usable rows; retired ones are left out.
+    /// The usable rows. Retired ones are left out, unless `known` has them: what was read before they were retired may still be on its
+    /// way. Keys that are to be destroyed are left out in any case.
     ///
     /// # Errors
     /// [`HsmError::Fatal`] unless there is exactly one active key for each purpose that is needed.
-    pub(super) fn new(keks: Vec<Kek>, needs_seal: bool) -> Result<Self, HsmError> {
+    pub(super) fn new(mut keks: Vec<Kek>, needs_seal: bool, known: Option<&Self>) -> Result<Self, HsmError> {
+        let is_known = |kek: &Kek| known.is_some_and(|ring| ring.keks.iter().any(|known| known.id == kek.id));
+        keks.retain(|kek| kek.state != KekState::Retired || is_known(kek));
         let ring = Self::unchecked(keks);
         for purpose in KekPurpose::ALL {
             let count = ring.keks.iter().filter(|kek| kek.purpose == purpose && kek.state == KekState::Active).count();
@@ -122,7 +140,7 @@ impl Keyring {
     }
 
     fn unchecked(mut keks: Vec<Kek>) -> Self {
-        keks.retain(|kek| kek.state != KekState::Retired);
+        keks.retain(|kek| !matches!(kek.state, KekState::Destroying | KekState::Destroyed));
         keks.sort_by_key(|kek| KekPurpose::ALL.iter().position(|purpose| *purpose == kek.purpose));
         Self { keks }
     }
@@ -138,9 +156,20 @@ impl Keyring {
     }
 
     /// The key that a row names.
+    ///
+    /// # Errors
+    /// [`HsmError::UnknownKek`]: a daemon that was away while keys were rotated looks at the rows again within a second.
     pub(super) fn named(&self, id: KekId, purpose: KekPurpose) -> Result<&Kek, HsmError> {
-        let kek = self.keks.iter().find(|kek| kek.id == id && kek.purpose == purpose);
-        kek.ok_or(HsmError::integrity("the row names a key-encryption key that is not in use"))
+        match self.keks.iter().find(|kek| kek.id == id) {
+            Some(kek) if kek.purpose == purpose => Ok(kek),
+            Some(_) => Err(HsmError::integrity("the row names a key on the token that is for something else")),
+            None => Err(HsmError::UnknownKek { id }),
+        }
+    }
+
+    /// The same without some keys.
+    pub(super) fn without(&self, ids: &[KekId]) -> Self {
+        Self { keks: self.keks.iter().filter(|kek| !ids.contains(&kek.id)).cloned().collect() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Kek> {
@@ -153,15 +182,7 @@ impl Keyring {
 pub(super) fn create(open: &mut Open, wrap_mechanism: Option<MechanismType>) -> Result<Vec<Kek>, Fault> {
     let mut made: Vec<Kek> = Vec::new();
     let result = KekPurpose::ALL.into_iter().try_for_each(|purpose| {
-        let mechanism = match purpose {
-            KekPurpose::Seal => match wrap_mechanism {
-                Some(mechanism) => mechanism,
-                None => return Ok(()),
-            },
-            KekPurpose::Data => MechanismType::AES_GCM,
-            KekPurpose::Mac => MechanismType::SHA256_HMAC,
-            KekPurpose::Jwt => MechanismType::EDDSA,
-        };
+        let Some(mechanism) = mechanism_of(purpose, wrap_mechanism) else { return Ok(()) };
         made.push(generate(open, purpose, mechanism)?);
         let ring = Keyring::unchecked(made.clone());
         let Some(kek) = made.last_mut() else { return Ok(()) };
@@ -173,6 +194,55 @@ pub(super) fn create(open: &mut Open, wrap_mechanism: Option<MechanismType>) -> 
         return Err(fault);
     }
     Ok(made)
+}
+
+/// The one mechanism of a new key; `None` for `seal` on an HSM that does not wrap.
+fn mechanism_of(purpose: KekPurpose, wrap_mechanism: Option<MechanismType>) -> Option<MechanismType> {
+    match purpose {
+        KekPurpose::Seal => wrap_mechanism,
+        KekPurpose::Data => Some(MechanismType::AES_GCM),
+        KekPurpose::Mac => Some(MechanismType::SHA256_HMAC),
+        KekPurpose::Jwt => Some(MechanismType::EDDSA),
+    }
+}
+
+/// Makes one more key of a purpose, [`KekState::Adding`], with its canary. What was made before a failure is destroyed.
+pub(super) fn create_one(
+    open: &mut Open,
+    ring: &Keyring,
+    purpose: KekPurpose,
+    wrap_mechanism: Option<MechanismType>,
+) -> Result<Kek, Fault> {
+    let mechanism = mechanism_of(purpose, wrap_mechanism)
+        .ok_or(HsmError::Invalid { what: "this HSM keeps no wrapped keys: it has no `seal` key to rotate" })?;
+    let mut kek = generate(open, purpose, mechanism)?;
+    // While its canary is made, it stands in for the active one.
+    let mut others: Vec<Kek> = ring.iter().filter(|other| other.purpose != purpose).cloned().collect();
+    others.push(kek.clone());
+    let stand_in = Keyring::unchecked(others);
+    let proven = canary::make(open, &stand_in, &kek).and_then(|canary| {
+        kek.canary = canary;
+        canary::check(open, &stand_in, &kek)
+    });
+    match proven {
+        Ok(()) => Ok(Kek { state: KekState::Adding, ..kek }),
+        Err(fault) => {
+            remove(open, std::slice::from_ref(&kek));
+            Err(fault)
+        }
+    }
+}
+
+/// Takes a key off the token for good; that it is not there is fine too. The private half goes first: an interrupted removal is
+/// finished by the next.
+pub(super) fn destroy(open: &mut Open, kek: &Kek) -> Result<(), Fault> {
+    open.forget_kek(kek);
+    for class in [kek.purpose.class(), ObjectClass::PUBLIC_KEY] {
+        if let Some(object) = open.find(class, kek.cka_id)? {
+            open.session.destroy_object(object)?;
+        }
+    }
+    Ok(())
 }
 
 /// Destroys keys that nothing was made with: those of a failed creation, and the temporary ones of a measurement.

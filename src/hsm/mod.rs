@@ -20,6 +20,7 @@ mod health;
 mod keks;
 mod probe;
 mod queue;
+mod rotation;
 mod seat;
 mod shared;
 pub mod signature;
@@ -56,7 +57,7 @@ use queue::{Call, Job};
 use seat::Open;
 use shared::{Command, Phase, Shared};
 
-use crate::ids::KeyId;
+use crate::ids::{KekId, KeyId};
 
 /// How long starting and stopping, making and adopting KEKs may take.
 const SLOW: Duration = Duration::from_secs(60);
@@ -75,6 +76,8 @@ struct Inner {
     /// side, so that a hung call frees it at its deadline.
     token_writes: Mutex<()>,
     next_worker: AtomicUsize,
+    /// The supervisor's thread, until a shutdown has waited for its end.
+    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl Drop for Inner {
@@ -110,23 +113,32 @@ impl Hsm {
             }
         };
         let thread = std::thread::Builder::new().name("hsm-supervisor".into()).spawn(run);
-        thread.map_err(|_| HsmError::fatal("no thread for the HSM"))?;
+        let thread = thread.map_err(|_| HsmError::fatal("no thread for the HSM"))?;
         let (shared, wrap) = match tokio::time::timeout(SLOW, started).await {
             Ok(Ok(result)) => result?,
             _ => return Err(HsmError::fatal("the PKCS#11 library did not start within a minute")),
         };
-        let inner = Inner { shared, wrap, token_writes: Mutex::default(), next_worker: AtomicUsize::default() };
+        let inner = Inner {
+            shared,
+            wrap,
+            token_writes: Mutex::default(),
+            next_worker: AtomicUsize::default(),
+            thread: std::sync::Mutex::new(Some(thread)),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Takes the rows of the `keks` table: each must be exactly one object on the token, as hardened as its template, and its
-    /// canary must check out. Retired rows are ignored.
+    /// canary must check out. May be called again whenever the rows have changed; what is in flight goes on with the keys it began with.
+    ///
+    /// A key in state `adding`, which no row needs yet, may be missing: it is left out then ([`Hsm::adopted`] tells). Retired ones are kept
+    /// if they were adopted before, and forgotten when they are to be destroyed.
     ///
     /// # Errors
     /// [`HsmError::Fatal`] naming the key that is missing, loose or another one. Nothing is made, ever.
     pub async fn adopt(&self, keks: Vec<Kek>) -> Result<(), HsmError> {
         let needs_seal = self.inner.wrap.is_some();
-        let ring = Arc::new(Keyring::new(keks, needs_seal)?);
+        let ring = Arc::new(Keyring::new(keks, needs_seal, self.inner.shared.keyring().as_deref())?);
         for seal in ring.iter().filter(|kek| kek.purpose == KekPurpose::Seal && kek.state == KekState::Active) {
             if Some(seal.mechanism) != self.inner.wrap {
                 return Err(HsmError::fatal(format!(
@@ -136,13 +148,24 @@ impl Hsm {
             }
         }
         let checked = ring.clone();
-        self.call(0, SLOW, move |open| {
-            for kek in checked.iter() {
-                canary::check(open, &checked, kek).map_err(|fault| missing(kek, fault))?;
-            }
-            Ok(())
-        })
-        .await?;
+        let absent = self
+            .call(0, SLOW, move |open| {
+                let mut absent = Vec::new();
+                for kek in checked.iter().filter(|kek| kek.state != KekState::Retired) {
+                    match canary::check(open, &checked, kek) {
+                        Err(Fault::Strange(..) | Fault::Refused(_)) if kek.state == KekState::Adding => {
+                            absent.push(kek.id);
+                        }
+                        checked => checked.map_err(|fault| missing(kek, fault))?,
+                    }
+                }
+                Ok(absent)
+            })
+            .await?;
+        for id in &absent {
+            tracing::debug!(key = %id, "a new key is not on the token as this daemon sees it, or is not the hardened key that its row describes");
+        }
+        let ring = if absent.is_empty() { ring } else { Arc::new(ring.without(&absent)) };
         *self.inner.shared.keyring.write().unwrap_or_else(PoisonError::into_inner) = Some(ring);
         Ok(())
     }
@@ -272,6 +295,18 @@ impl Hsm {
         .await
     }
 
+    /// As [`Hsm::sign_jwt`], by the key with this `kid`: the one that the caller has named in what it signs.
+    ///
+    /// # Errors
+    /// Any [`HsmError`].
+    pub async fn sign_jwt_as(&self, kid: KekId, signing_input: &[u8]) -> Result<[u8; 64], HsmError> {
+        let (ring, message) = (self.ring()?, signing_input.to_vec());
+        self.call(self.any(), self.patience(), move |open| {
+            keks::ed25519(open, ring.named(kid, KekPurpose::Jwt)?, &message)
+        })
+        .await
+    }
+
     /// The public key that verifies JWTs (RFC 8032).
     #[must_use]
     pub fn jwt_public_key(&self) -> Option<[u8; 32]> {
@@ -281,8 +316,8 @@ impl Hsm {
 
     /// Its `kid`.
     #[must_use]
-    pub fn jwt_kid(&self) -> Option<String> {
-        Some(self.inner.shared.keyring()?.active(KekPurpose::Jwt)?.id.to_string())
+    pub fn jwt_kid(&self) -> Option<KekId> {
+        Some(self.inner.shared.keyring()?.active(KekPurpose::Jwt)?.id)
     }
 
     /// Resolves when the HSM can only be brought back by an operator or a new process (wrong PIN, another token, a hung module).
@@ -303,12 +338,18 @@ impl Hsm {
     pub async fn shutdown(self) -> Result<(), HsmError> {
         let (reply, done) = oneshot::channel();
         self.inner.shared.send(Command::Shutdown(reply));
-        match tokio::time::timeout(SLOW, done).await {
+        let result = match tokio::time::timeout(SLOW, done).await {
             Ok(Ok(result)) => result,
             // The supervisor has ended already.
             Ok(Err(_)) => Ok(()),
-            Err(_) => Err(HsmError::fatal("the PKCS#11 library does not stop")),
+            Err(_) => return Err(HsmError::fatal("the PKCS#11 library does not stop")),
+        };
+        // To its very end: what the library does when a thread ends must not meet the end of the process.
+        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::time::timeout(SLOW, tokio::task::spawn_blocking(move || thread.join())).await;
         }
+        result
     }
 
     fn ring(&self) -> Result<Arc<Keyring>, HsmError> {
@@ -381,7 +422,13 @@ impl Hsm {
 fn missing(kek: &Kek, fault: Fault) -> Fault {
     match fault {
         Fault::Strange(_, what) => HsmError::Fatal {
-            what: format!("the `{}` key of this database is not on the token: it may be another token", kek.purpose),
+            what: format!(
+                "the `{}` key of this database is not on the token: it may be another token, or a backup from before that key was destroyed \
+                 (key {}, {})",
+                kek.purpose,
+                kek.id,
+                kek.state.as_str()
+            ),
             cause: Some(Cause::new(what)),
         }
         .into(),

@@ -72,6 +72,16 @@ impl Open {
         Ok(handle)
     }
 
+    /// Forgets where a KEK is.
+    pub(super) fn forget_kek(&mut self, kek: &Kek) {
+        self.keks.remove(&kek.cka_id);
+    }
+
+    /// Whether the key has a live handle, of whichever row.
+    pub(super) fn has_cached(&self, key_id: KeyId) -> bool {
+        self.cache.contains(&key_id)
+    }
+
     /// The cached handle for exactly this verified tuple.
     pub(super) fn cached(&mut self, key_id: KeyId, fingerprint: &[u8; 32]) -> Option<ObjectHandle> {
         let epoch = self.epoch;
@@ -147,6 +157,28 @@ impl Open {
         }
         self.session.destroy_object(key)?;
         Err(HsmError::integrity("the HSM hands out an unwrapped key that could be read").into())
+    }
+
+    /// Unwraps a blob **whose MAC has been checked** so that it can be wrapped once more, under a new `seal` key: an extractable,
+    /// sensitive session object, which the caller destroys at once. Where the new key is CKA_TRUSTED nothing else wraps it.
+    pub(super) fn unwrap_to_rewrap(
+        &mut self,
+        seal: &Kek,
+        blob: &[u8],
+        only_trusted: bool,
+    ) -> Result<ObjectHandle, Fault> {
+        let kek = self.kek(seal)?;
+        let mechanism = vendor::mechanism_type(seal.mechanism)?;
+        self.stats.unwraps.fetch_add(1, Relaxed);
+        let template = templates::rewrappable_key(only_trusted);
+        Ok(self.session.unwrap_key(&vendor::plain(mechanism), kek, blob, &template)?)
+    }
+
+    /// Whether the security officer has marked a `seal` key CKA_TRUSTED. Modules without the attribute say no.
+    pub(super) fn is_trusted(&mut self, seal: &Kek) -> Result<bool, Fault> {
+        let kek = self.kek(seal)?;
+        let found = self.session.get_attributes(kek, &[AttributeType::Trusted]);
+        Ok(matches!(found.as_deref(), Ok([cryptoki::object::Attribute::Trusted(true)])))
     }
 
     /// The one object of a class with a CKA_ID: `None` if there is none, refused if there are several.

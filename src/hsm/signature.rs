@@ -51,6 +51,13 @@ pub fn finish(raw: &[u8], digest: &[u8; 32], expect: &PublicKey) -> Result<Signa
     Err(SignatureError::WrongKey)
 }
 
+/// A digest that is nobody's transaction: what a check signs, and throws away.
+#[must_use]
+pub fn check_digest(of: &[u8]) -> [u8; 32] {
+    use sha2::{Digest as _, Sha256};
+    Sha256::new().chain_update(b"intentd check v1").chain_update(of).finalize().into()
+}
+
 /// Reads CKA_EC_POINT: an OCTET STRING around the point by the standard (67 bytes), the bare point from some modules (65).
 ///
 /// # Errors

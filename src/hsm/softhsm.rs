@@ -80,7 +80,7 @@ pub fn ensure_token(
     pin: &SecretString,
 ) -> Result<String, HsmError> {
     let failed = |error| HsmError::fatal_by("SoftHSM does not make a token", &error);
-    let module = Pkcs11::new(library).map_err(failed)?;
+    let module = token::load(library)?;
     token::initialize(&module).map_err(failed)?;
     let result = ensure(&module, label, so_pin, pin);
     module.finalize().map_err(failed)?;

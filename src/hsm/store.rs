@@ -61,11 +61,10 @@ fn read(row: &sqlx::postgres::PgRow) -> Result<Kek, KekStoreError> {
     let state: &str = row.try_get("state")?;
     let cka_id: &[u8] = row.try_get("cka_id")?;
     let mechanism: i64 = row.try_get("mechanism")?;
-    let states = [KekState::Adding, KekState::Active, KekState::Retiring, KekState::Retired];
     Ok(Kek {
         id,
         purpose: KekPurpose::ALL.into_iter().find(|known| known.as_str() == purpose).ok_or(corrupt("purpose"))?,
-        state: states.into_iter().find(|known| known.as_str() == state).ok_or(corrupt("state"))?,
+        state: KekState::ALL.into_iter().find(|known| known.as_str() == state).ok_or(corrupt("state"))?,
         cka_id: cka_id.try_into().map_err(|_| corrupt("cka_id"))?,
         mechanism: u64::from_ne_bytes(mechanism.to_ne_bytes()),
         public_key: row.try_get("public_key")?,

@@ -64,7 +64,7 @@ impl Supervisor {
     }
 
     fn tick(&mut self) {
-        self.abandoned.retain(|handle| !handle.is_finished());
+        self.join_finished();
         let phase = self.shared.phase.borrow().clone();
         match phase {
             Phase::Ready => {
@@ -198,12 +198,18 @@ impl Supervisor {
         while !self.abandoned.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.join_finished();
+        self.abandoned.is_empty()
+    }
+
+    /// Waits for the end of the threads that are out of the module. "Finished" is not the end: the library's own clean-up for a
+    /// thread runs after it, and must not meet C_Finalize or the end of the process.
+    fn join_finished(&mut self) {
         let (out, stuck): (Vec<_>, Vec<_>) = self.abandoned.drain(..).partition(JoinHandle::is_finished);
         for handle in out {
             let _ = handle.join();
         }
         self.abandoned = stuck;
-        self.abandoned.is_empty()
     }
 
     /// A worker for every queue.
@@ -255,7 +261,7 @@ impl Supervisor {
     /// After a recovery the token must still hold the adopted keys. Not finding them never leads to making them.
     fn check_keks(&self) -> Result<(), HsmError> {
         let (Some(ring), Some(session)) = (self.shared.keyring(), &self.anchor) else { return Ok(()) };
-        for kek in ring.iter() {
+        for kek in ring.iter().filter(|kek| kek.state.is_needed()) {
             seat::locate_kek(session, kek).map_err(super::error::Fault::into_error)?;
         }
         Ok(())

@@ -142,6 +142,16 @@ pub(super) fn wrappable_key() -> Vec<Attribute> {
     signing_key(false, true, None)
 }
 
+/// What the rotation asks for when it unwraps a key to wrap it again: as [`wrappable_key`], for a key that exists.
+pub(super) fn rewrappable_key(only_trusted: bool) -> Vec<Attribute> {
+    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::KeyType(KeyType::EC)];
+    template.extend(wrappable_key());
+    if only_trusted {
+        template.push(Attribute::WrapWithTrusted(true));
+    }
+    template
+}
+
 /// A new signing key that stays on the token.
 pub(super) fn token_key(cka_id: [u8; 16]) -> Vec<Attribute> {
     let mut template = signing_key(true, false, Some(cka_id));

@@ -1,19 +1,23 @@
 //! From a library's path to a logged-in token: load, initialise, match label and serial, one login.
 
+use std::path::Path;
+
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error as P11Error, RvError};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 
-use super::config::HsmConfig;
 use super::error::{Cause, Class, HsmError};
 
-/// Loads the library.
-pub(super) fn load(config: &HsmConfig) -> Result<Pkcs11, HsmError> {
-    Pkcs11::new(&config.module).map_err(|error| {
-        HsmError::fatal_by(format!("the PKCS#11 library {} cannot be loaded", config.module.display()), &error)
-    })
+/// Loads the library, for the rest of the process: it is finalised, but never unloaded. Unloading runs the destructors of the library and
+/// of what it brought along while other threads, or the end of the process, may be in the same ones.
+pub(super) fn load(path: &Path) -> Result<Pkcs11, HsmError> {
+    let module = Pkcs11::new(path).map_err(|error| {
+        HsmError::fatal_by(format!("the PKCS#11 library {} cannot be loaded", path.display()), &error)
+    })?;
+    std::mem::forget(module.clone());
+    Ok(module)
 }
 
 /// C_Initialize, with the library's own locks.

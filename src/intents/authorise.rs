@@ -132,7 +132,7 @@ pub async fn claim(
     }
 }
 
-/// The static guardrails, then the key: by the path that was named, or the chain's default path.
+/// The static guardrails, then the key: by the path that was named, or the agent's own, or the chain's default path.
 pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result<Keyed, IntentError> {
     let ClaimedRequest { authorised: Authorised { request, principal, agent, chain }, claim } = *claimed;
     let facts = Facts { chain: &chain.spec().name, to: request.to, value: request.value, gas: None };
@@ -140,18 +140,14 @@ pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result
     if !violations.is_empty() {
         return Err(IntentError::Guardrail(violations));
     }
-    let text = match &request.signing_key_path {
-        Some(path) => path.clone(),
-        None => format!("keys/{}-signer", chain.spec().name),
-    };
-    let path = SecretPath::parse(&text)
-        .map_err(|error| IntentError::Parse(parse::ParseError(format!("signing_key_path: {error}"))))?;
+    let named = request.signing_key_path.as_deref().map(SecretPath::parse).transpose();
+    let named = named.map_err(|error| IntentError::Parse(parse::ParseError(format!("signing_key_path: {error}"))))?;
     let mut conn = app.db.acquire().await?;
-    let key = keys::resolve(&mut conn, &principal, &path).await?;
+    let key = keys::for_intent(&mut conn, &principal, named, &chain.spec().name).await?;
     if let Some(expected) = request.expected_from.filter(|from| *from != key.address) {
         return Err(IntentError::Parse(parse::ParseError(format!(
-            "from: {expected} is not the address of the key at {path}, which is {}",
-            key.address
+            "from: {expected} is not the address of the key at {}, which is {}",
+            key.path, key.address
         ))));
     }
     Ok(Keyed { request, principal, agent, chain, claim, key })

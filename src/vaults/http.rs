@@ -38,6 +38,7 @@ pub fn routes() -> Routes {
         .merge(secrets::http::routes())
         .merge(policies::http::routes())
         .merge(cmek::http::routes())
+        .merge(super::keys::http::routes())
 }
 
 /// The reply for a vault that is not there, or another organisation's.

@@ -40,3 +40,5 @@ pub struct Vault {
 
 /// Names that begin like this are the daemon's own: clients find those vaults by name, so nobody else may take one.
 pub const RESERVED_PREFIX: &str = "__";
+/// Name of the vault that holds the keys of an organisation's agents. The daemon makes it, and nobody owns it.
+pub const AGENT_KEYS: &str = "__agent-keys";

@@ -4,7 +4,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Vault;
+use super::{AGENT_KEYS, Vault};
 use crate::access::{Actor, Principal};
 use crate::db::DbError;
 use crate::ids::{AgentId, OrgId, UserId, VaultId};
@@ -157,6 +157,41 @@ pub async fn insert(conn: &mut PgConnection, vault: &Vault) -> Result<(), DbErro
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The organisation's vault of agents' keys, made now if there is none; and whether it was made. Nobody owns it: it is managed by who
+/// manages the organisation. Of several at once, one makes it and the others wait for that.
+///
+/// # Errors
+/// As any statement.
+pub async fn ensure_agent_keys(conn: &mut PgConnection, org_id: OrgId) -> Result<(Vault, bool), DbError> {
+    let made = sqlx::query(
+        "INSERT INTO vaults (id, org_id, name, description, created_by, created_by_type, created_at)
+         VALUES ($1, $2, $3, 'Keys of this organisation''s agents', $4, 'user', $5)
+         ON CONFLICT (org_id, name) WHERE deleted_at IS NULL DO NOTHING",
+    )
+    .bind(VaultId::random())
+    .bind(org_id)
+    .bind(AGENT_KEYS)
+    .bind(Uuid::nil())
+    .bind(crate::clock::now())
+    .execute(&mut *conn)
+    .await?;
+    let vault = agent_keys(conn, org_id).await?.ok_or(DbError::Internal(sqlx::Error::RowNotFound))?;
+    Ok((vault, made.rows_affected() == 1))
+}
+
+/// The organisation's vault of agents' keys, if there is one.
+///
+/// # Errors
+/// As any statement.
+pub async fn agent_keys(conn: &mut PgConnection, org_id: OrgId) -> Result<Option<Vault>, DbError> {
+    let row: Option<Row> = sqlx::query_as(select!("WHERE v.org_id = $1 AND v.name = $2 AND v.deleted_at IS NULL"))
+        .bind(org_id)
+        .bind(AGENT_KEYS)
+        .fetch_optional(conn)
+        .await?;
+    row.map(Row::vault).transpose()
 }
 
 /// What a deletion takes along.

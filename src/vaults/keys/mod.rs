@@ -1,6 +1,8 @@
 //! Signing keys: which one an agent's intent is signed with, and whether it still may be.
 
+pub mod destroy;
 pub mod http;
+pub mod provision;
 pub mod store;
 
 use alloy::primitives::Address;
@@ -10,17 +12,15 @@ use crate::db::DbError;
 use crate::hsm::{KeyContext, KeyRef, PublicKey};
 use crate::ids::{KeyId, OrgId, SecretId, VaultId};
 
-pub use store::{get, recheck, resolve};
+pub use store::{for_intent, get, recheck, resolve};
 
 /// The life of a signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
     /// Signs.
     Active,
-    /// Replaced or deleted: signs nothing new, and is kept until what it signed is settled.
+    /// Replaced or deleted: signs nothing new, and is kept until what it signed is settled and an operator destroys it.
     Superseded,
-    /// Gone.
-    Destroyed,
 }
 
 /// A signing key: one version at a path.
@@ -62,6 +62,12 @@ pub enum ResolveError {
     /// The agent may not read that path anywhere, whether or not there is a key.
     #[error("Insufficient permissions: this agent has no read access to a signing key at {0}")]
     Forbidden(SecretPath),
+    /// A path below `agents/` that names somebody else.
+    #[error("Insufficient permissions: {0} is not below this agent's own agents/{{id}}/")]
+    Anothers(SecretPath),
+    /// A chain whose name is no part of a path.
+    #[error("chain {0:?} has no default key path: name one with signing_key_path")]
+    NoPath(String),
     /// It may not, by this rule.
     #[error(transparent)]
     Denied(#[from] Denial),

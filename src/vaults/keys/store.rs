@@ -3,7 +3,7 @@
 use alloy::primitives::Address;
 use sqlx::{FromRow, PgConnection};
 
-use super::{KeyState, ResolveError, SigningKey, Tier, choose};
+use super::{KeyState, ResolveError, SigningKey, Tier, choose, provision};
 use crate::access::{self, Lock, Permission, Principal, SecretPath};
 use crate::db::DbError;
 use crate::hsm::{KeyRef, PublicKey};
@@ -24,6 +24,12 @@ macro_rules! select {
     };
 }
 
+mod provisioned;
+mod upkeep;
+
+pub use provisioned::{add_addresses, provisioned, versions};
+pub use upkeep::{Superseded, erase, held_by, hold_destroyable, replace_reference, sample, superseded};
+
 #[derive(FromRow)]
 struct Row {
     id: KeyId,
@@ -39,8 +45,8 @@ struct Row {
     mechanism: Option<i64>,
     kek_id: Option<KekId>,
     cka_id: Option<Vec<u8>>,
-    mac_kek_id: KekId,
-    mac: Vec<u8>,
+    mac_kek_id: Option<KekId>,
+    mac: Option<Vec<u8>>,
     state: String,
 }
 
@@ -52,22 +58,22 @@ impl Row {
     }
 
     fn read(self) -> Option<SigningKey> {
-        let mac = self.mac.try_into().ok()?;
+        let mac = self.mac?.try_into().ok()?;
+        let mac_kek_id = self.mac_kek_id?;
         let key_ref = match self.custody.as_str() {
             "wrapped" => KeyRef::Wrapped {
                 blob: self.blob?,
                 mechanism: u64::try_from(self.mechanism?).ok()?,
                 kek_id: self.kek_id?,
-                mac_kek_id: self.mac_kek_id,
+                mac_kek_id,
                 mac,
             },
-            "token" => KeyRef::Token { cka_id: self.cka_id?.try_into().ok()?, mac_kek_id: self.mac_kek_id, mac },
+            "token" => KeyRef::Token { cka_id: self.cka_id?.try_into().ok()?, mac_kek_id, mac },
             _ => return None,
         };
         let state = match self.state.as_str() {
             "active" => KeyState::Active,
             "superseded" => KeyState::Superseded,
-            "destroyed" => KeyState::Destroyed,
             _ => return None,
         };
         let public_key = PublicKey::from_bytes(self.public_key.try_into().ok()?).ok()?;
@@ -88,14 +94,46 @@ impl Row {
     }
 }
 
-/// A key, whatever its state.
+/// A key, unless it is destroyed.
 ///
 /// # Errors
 /// As any statement.
 pub async fn get(conn: &mut PgConnection, id: KeyId) -> Result<Option<SigningKey>, DbError> {
-    let row: Option<Row> =
-        sqlx::query_as(select!("FROM signing_keys k WHERE k.id = $1")).bind(id).fetch_optional(conn).await?;
+    let row: Option<Row> = sqlx::query_as(select!("FROM signing_keys k WHERE k.id = $1 AND k.state <> 'destroyed'"))
+        .bind(id)
+        .fetch_optional(conn)
+        .await?;
     row.map(Row::key).transpose()
+}
+
+/// The key that an agent's intent on an EVM chain is signed with: the one at the path that it names, or else its own provisioned one, or
+/// else the one at `keys/{chain}-signer`.
+///
+/// # Errors
+/// [`ResolveError`].
+pub async fn for_intent(
+    conn: &mut PgConnection,
+    principal: &Principal,
+    named: Option<SecretPath>,
+    chain: &str,
+) -> Result<SigningKey, ResolveError> {
+    let Some(agent) = principal.agent_id() else { return Err(ResolveError::NotActive) };
+    if let Some(path) = &named
+        && path.is_anothers(agent)
+    {
+        return Err(ResolveError::Anothers(path.clone()));
+    }
+    let own = named.as_ref().is_none_or(|path| path.as_str() == provision::path_text(agent));
+    if own && let Some(key) = provisioned(conn, principal.org_id, agent).await? {
+        return Ok(key);
+    }
+    let path = match named {
+        Some(path) => path,
+        None => {
+            SecretPath::parse(&format!("keys/{chain}-signer")).map_err(|_| ResolveError::NoPath(chain.to_owned()))?
+        }
+    };
+    resolve(conn, principal, &path).await
 }
 
 #[derive(FromRow)]
@@ -202,17 +240,19 @@ struct Held {
     path: String,
     vault_id: VaultId,
     org_id: OrgId,
+    vault_name: String,
+    human_owned: bool,
 }
 
 /// Whether a key still may sign for an agent: for the transaction that signs, on its own connection. Holds the rows of the vault, the secret and
 /// the key, the agent's row and its policies `FOR SHARE`, in this order, so that a replacement, a deletion or a revocation that has been answered
-/// holds, and one that comes now waits.
+/// holds, and one that comes now waits. The agent's own provisioned key needs no policy.
 ///
 /// # Errors
 /// [`ResolveError::NotActive`], [`ResolveError::Denied`], or could not be checked.
 pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) -> Result<(), ResolveError> {
     let held: Option<Held> = sqlx::query_as(
-        "SELECT k.path, k.vault_id, k.org_id FROM signing_keys k
+        "SELECT k.path, k.vault_id, k.org_id, v.name AS vault_name, v.created_by_type = 'user' AS human_owned FROM signing_keys k
          JOIN secrets s ON s.id = k.secret_id
          JOIN vaults v ON v.id = k.vault_id
          WHERE k.id = $1 AND k.org_id = $2 AND k.state = 'active' AND v.deleted_at IS NULL AND s.deleted_at IS NULL
@@ -225,12 +265,56 @@ pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) 
     .await
     .map_err(DbError::from)?;
     let Some(held) = held else { return Err(ResolveError::NotActive) };
+    let path = SecretPath::parse(&held.path).map_err(|_| ResolveError::NotActive)?;
+    if provisioned::is_own(&held.vault_name, held.human_owned, &path, principal.agent_id()) {
+        return Ok(());
+    }
     let vault: Option<Vault> = vaults::store::get(conn, held.org_id, held.vault_id).await?;
     let vault = vault.ok_or(ResolveError::NotActive)?;
-    let path = SecretPath::parse(&held.path).map_err(|_| ResolveError::NotActive)?;
     let grants = access::store::grants(conn, principal, &vault, Lock::Share).await?;
     grants.check(&path, Permission::Read)?;
     Ok(())
+}
+
+/// A reference as the table keeps it.
+struct Columns<'a> {
+    custody: &'static str,
+    blob: Option<&'a [u8]>,
+    mechanism: Option<i64>,
+    kek_id: Option<KekId>,
+    cka_id: Option<&'a [u8]>,
+    mac_kek_id: KekId,
+    mac: &'a [u8],
+}
+
+impl<'a> Columns<'a> {
+    fn of(key: &'a KeyRef) -> Result<Self, DbError> {
+        Ok(match key {
+            KeyRef::Wrapped { blob, mechanism, kek_id, mac_kek_id, mac } => {
+                let mechanism = i64::try_from(*mechanism).map_err(|_| {
+                    DbError::Internal(sqlx::Error::Encode("a wrapping mechanism beyond 63 bits".into()))
+                })?;
+                Self {
+                    custody: "wrapped",
+                    blob: Some(blob),
+                    mechanism: Some(mechanism),
+                    kek_id: Some(*kek_id),
+                    cka_id: None,
+                    mac_kek_id: *mac_kek_id,
+                    mac,
+                }
+            }
+            KeyRef::Token { cka_id, mac_kek_id, mac } => Self {
+                custody: "token",
+                blob: None,
+                mechanism: None,
+                kek_id: None,
+                cka_id: Some(cka_id),
+                mac_kek_id: *mac_kek_id,
+                mac,
+            },
+        })
+    }
 }
 
 /// A new key.
@@ -243,16 +327,7 @@ pub async fn insert(
     secret_id: SecretId,
     key: &NewKey,
 ) -> Result<(), DbError> {
-    let (custody, blob, mechanism, kek_id, cka_id, mac_kek_id, mac) = match &key.key_ref {
-        KeyRef::Wrapped { blob, mechanism, kek_id, mac_kek_id, mac } => {
-            let mechanism = i64::try_from(*mechanism)
-                .map_err(|_| DbError::Internal(sqlx::Error::Encode("a wrapping mechanism beyond 63 bits".into())))?;
-            ("wrapped", Some(blob.as_slice()), Some(mechanism), Some(*kek_id), None, *mac_kek_id, mac)
-        }
-        KeyRef::Token { cka_id, mac_kek_id, mac } => {
-            ("token", None, None, None, Some(cka_id.as_slice()), *mac_kek_id, mac)
-        }
-    };
+    let columns = Columns::of(&key.key_ref)?;
     sqlx::query(
         "INSERT INTO signing_keys (id, org_id, vault_id, secret_id, path, version, address, public_key, custody, blob, mechanism,
                                    kek_id, cka_id, mac_kek_id, mac, state)
@@ -266,13 +341,13 @@ pub async fn insert(
     .bind(key.context.version)
     .bind(key.public_key.address().as_slice())
     .bind(key.public_key.to_bytes().as_slice())
-    .bind(custody)
-    .bind(blob)
-    .bind(mechanism)
-    .bind(kek_id)
-    .bind(cka_id)
-    .bind(mac_kek_id)
-    .bind(mac.as_slice())
+    .bind(columns.custody)
+    .bind(columns.blob)
+    .bind(columns.mechanism)
+    .bind(columns.kek_id)
+    .bind(columns.cka_id)
+    .bind(columns.mac_kek_id)
+    .bind(columns.mac)
     .execute(conn)
     .await?;
     Ok(())

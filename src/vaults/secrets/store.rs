@@ -17,6 +17,10 @@ use crate::hsm::{Envelope, KeyContext, KeyRef, PublicKey, SealedDek};
 use crate::ids::{KekId, OrgId, SecretId, VaultId};
 use crate::vaults::keys;
 
+mod reseal;
+
+pub use reseal::{Place, Sample, SealedVersion, replace_dek, sample, sealed_by};
+
 /// A sealed body.
 #[derive(Clone, Debug)]
 pub struct Body(pub Envelope);

@@ -174,3 +174,43 @@ fn after_the_shutdown_every_call_is_refused() {
         hsm.sign(&ctx, &key, &public, [1; 32]).await.unwrap();
     });
 }
+
+/// Every stop meets calls in flight; the module is loaded, initialised and finalised each time. A crash of the library is a failure of
+/// the child.
+#[test]
+fn the_module_is_started_and_stopped_again_and_again_under_calls() {
+    with_token(async |token| {
+        let rounds = std::env::var("INTENTD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+        for round in 0..rounds {
+            let hsm = token.start().await;
+            let ctx = context();
+            let (key, public) = hsm.generate(&ctx, Custody::Wrapped).await.unwrap();
+            let calls: Vec<_> = (0..16)
+                .map(|lane| {
+                    let (hsm, ctx, key) = (hsm.clone(), ctx.clone(), key.clone());
+                    tokio::spawn(async move {
+                        loop {
+                            let done = match lane % 4 {
+                                0 => hsm.sign(&ctx, &key, &public, [1; 32]).await.map(drop),
+                                1 => hsm.seal(b"aad", b"body").await.map(drop),
+                                2 => hsm.generate(&context(), Custody::Wrapped).await.map(drop),
+                                _ => hsm.random::<32>().await.map(drop),
+                            };
+                            if done.is_err() {
+                                return;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..round % 7 * 5 {
+                hsm.random::<32>().await.unwrap();
+            }
+            drop(token.started());
+            hsm.shutdown().await.unwrap();
+            for call in calls {
+                call.await.unwrap();
+            }
+        }
+    });
+}
