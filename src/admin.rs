@@ -10,15 +10,19 @@ use secrecy::SecretString;
 use serde_json::json;
 use sqlx::PgPool;
 
+use crate::access::{Role, ip_rules};
 use crate::address::parse_address;
 use crate::audit::{self, Event, Resource};
-use crate::cli::{Admin, Bench, Bootstrap, DestroyKeys, HsmCommand, KeysCommand, ReleaseLane};
+use crate::cli::{
+    Admin, Bench, Bootstrap, ClearIpRules, DestroyKeys, HsmCommand, Invite, KeysCommand, PlatformAdmin, ReleaseLane,
+};
 use crate::config::Config;
 use crate::hsm::bench::BenchOptions;
 use crate::hsm::{self, Hsm, HsmConfig};
 use crate::intents::{self, lanes::Lane};
+use crate::orgs::invitations::Inviter;
 use crate::vaults::keys::destroy::{self, Selection};
-use crate::{db, keks, orgs};
+use crate::{db, keks, orgs, platform};
 
 /// Runs an admin command.
 ///
@@ -44,6 +48,9 @@ pub async fn run(command: Admin, config: Config) -> anyhow::Result<()> {
         }
         Admin::Bootstrap(options) => bootstrap(&config, options).await,
         Admin::Lanes => lanes(&config).await,
+        Admin::PlatformAdmin(options) => platform_admin(&config, &options).await,
+        Admin::Invite(options) => invite(&config, &options).await,
+        Admin::ClearIpRules(options) => clear_ip_rules(&config, &options).await,
         Admin::ReleaseLane(options) => release_lane(&config, &options).await,
         Admin::Hsm(HsmCommand::Init) => hsm_init(&config).await,
         Admin::Hsm(HsmCommand::Check) => hsm_check(&config).await,
@@ -103,6 +110,44 @@ async fn bootstrap(config: &Config, options: Bootstrap) -> anyhow::Result<()> {
         println!("API key       {}", made.api_key.reveal());
         println!("The key is shown this once. Use it as `Authorization: Bearer <key>`.");
     }
+    Ok(())
+}
+
+async fn platform_admin(config: &Config, options: &PlatformAdmin) -> anyhow::Result<()> {
+    let pool = database(config).await?;
+    let on = !options.revoke;
+    if platform::set_platform_admin(&pool, &options.email, on).await?.is_none() {
+        bail!("there is no active account with the email address {}", options.email);
+    }
+    println!("{} is {} platform admin.", options.email, if on { "a" } else { "no longer a" });
+    Ok(())
+}
+
+async fn invite(config: &Config, options: &Invite) -> anyhow::Result<()> {
+    let role = match options.role.as_str() {
+        "owner" => Role::Owner,
+        "admin" => Role::Admin,
+        _ => Role::Member,
+    };
+    let pool = database(config).await?;
+    let by = Inviter::Operator(options.organisation_id);
+    let (invitation, token) =
+        with_hsm(config, async |hsm| Ok(orgs::invitations::invite(&pool, hsm, by, &options.email, role).await?))
+            .await?;
+    if options.json {
+        println!("{}", json!({"invitation_id": invitation.id, "token": token.reveal()}));
+    } else {
+        println!("{} is invited as {} until {}.", invitation.email, options.role, invitation.expires_at);
+        println!("token  {}", token.reveal());
+        println!("It is shown this once. POST /v1/auth/accept-invite takes it, with a password.");
+    }
+    Ok(())
+}
+
+async fn clear_ip_rules(config: &Config, options: &ClearIpRules) -> anyhow::Result<()> {
+    let pool = database(config).await?;
+    let count = ip_rules::clear(&pool, options.organisation_id).await?;
+    println!("{count} IP rules were removed; daemons let everybody in again within a second.");
     Ok(())
 }
 

@@ -34,6 +34,12 @@ pub struct App {
     pub tracker: Nudges,
     /// Failed authentications, counted until they are written.
     pub auth_failures: crate::audit::failures::Failures,
+    /// The organisations' rules about addresses, as they were read lately.
+    pub ip_rules: crate::access::ip_rules::IpRules,
+    /// What was used, counted until it is written.
+    pub meter: crate::metering::Meter,
+    /// What the database says of chains, as it was read last.
+    pub chain_rows: crate::platform::chains::Rows,
     /// Work that outlives its request: pipelines and the tracker. Waited for at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled when the daemon is to stop.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ids::OrgId;
+
 /// An Ethereum intents signing daemon whose keys stay in a PKCS#11 HSM.
 ///
 /// New here? `intentd dev` starts everything on this machine, with demo data and a curl to copy.
@@ -56,6 +58,13 @@ Needs INTENTD_DATABASE_URL and the INTENTD_HSM_… variables, as `intentd serve 
 
 Example:
   intentd admin bootstrap --organisation Example --email owner@example.com --json";
+
+const INVITE: &str = "\
+Needs INTENTD_DATABASE_URL and the INTENTD_HSM_… variables, as `intentd serve --help` lists them.
+
+Example:
+  intentd admin invite --organisation-id 7f9c24e8-… --email you@example.com --role admin
+  curl https://…/v1/auth/accept-invite -d '{\"token\": \"…\", \"password\": \"…\"}'";
 
 const BENCH: &str = "\
 Needs what `intentd admin hsm init` needs, and its keys.
@@ -125,6 +134,17 @@ pub enum Admin {
     ///
     /// Example: intentd admin release-lane --chain base --address 0x… --next 57
     ReleaseLane(ReleaseLane),
+    /// Make a human a platform admin, who manages chains, limits and settings of the installation; or unmake one.
+    ///
+    /// Example: intentd admin platform-admin --email you@example.com
+    PlatformAdmin(PlatformAdmin),
+    /// Invite somebody into an organisation, and print the invitation's token. It is shown once.
+    #[command(after_help = INVITE)]
+    Invite(Invite),
+    /// Remove every IP rule of an organisation, when nobody gets in by them any more.
+    ///
+    /// Example: intentd admin clear-ip-rules --organisation-id 7f9c24e8-…
+    ClearIpRules(ClearIpRules),
     /// Print the configuration as it would be used, with secrets redacted.
     #[command(after_help = CONFIG)]
     Config,
@@ -145,6 +165,42 @@ pub struct Bootstrap {
     /// Print JSON: {"org_id", "user_id", "api_key"}.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `intentd admin platform-admin`
+#[derive(Debug, Args)]
+pub struct PlatformAdmin {
+    /// Email address of the human.
+    #[arg(long)]
+    pub email: String,
+    /// Take the right away instead.
+    #[arg(long)]
+    pub revoke: bool,
+}
+
+/// `intentd admin invite`
+#[derive(Debug, Args)]
+pub struct Invite {
+    /// The organisation.
+    #[arg(long)]
+    pub organisation_id: OrgId,
+    /// Email address of who is invited.
+    #[arg(long)]
+    pub email: String,
+    /// owner, admin or member.
+    #[arg(long, default_value = "member", value_parser = ["owner", "admin", "member"])]
+    pub role: String,
+    /// Print JSON: {"invitation_id", "token"}.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `intentd admin clear-ip-rules`
+#[derive(Debug, Args)]
+pub struct ClearIpRules {
+    /// The organisation.
+    #[arg(long)]
+    pub organisation_id: OrgId,
 }
 
 /// `intentd admin release-lane`

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
+use crate::http::limits::LimitsConfig;
 use crate::keks::KeksConfig;
 use crate::vaults::VaultsConfig;
 
@@ -45,6 +46,8 @@ pub struct ChainsConfig {
     pub file: Option<PathBuf>,
     /// RPC URL by chain name. Environment: `INTENTD_RPC_URL_<NAME>`, upper-case with `_` for `-`.
     pub rpc_urls: std::collections::BTreeMap<String, Secret>,
+    /// RPC URLs that platform admins set over the API may lead to link-local and metadata addresses.
+    pub allow_link_local: bool,
 }
 
 /// `[intents]`: the pipeline's own bounds.
@@ -80,37 +83,6 @@ impl Default for IntentsConfig {
             foreign_fill_blocks: 20,
             tracker_interval_ms: 0,
             rebroadcast_s: 15,
-        }
-    }
-}
-
-/// `[limits]`: rates per second and bursts.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// Per address, for public and unauthenticated requests: requests a second.
-    pub ip_per_second: u32,
-    /// … and the burst on top.
-    pub ip_burst: u32,
-    /// Per authenticated principal: requests a second.
-    pub principal_per_second: u32,
-    /// … and the burst on top.
-    pub principal_burst: u32,
-    /// Per address on the authentication routes: requests a second.
-    pub auth_per_second: u32,
-    /// … and the burst on top.
-    pub auth_burst: u32,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            ip_per_second: 100,
-            ip_burst: 200,
-            principal_per_second: 2_000,
-            principal_burst: 4_000,
-            auth_per_second: 1,
-            auth_burst: 5,
         }
     }
 }
@@ -324,11 +296,15 @@ impl Config {
         if self.database.max_connections < 4 {
             missing.push("`database.max_connections` must be at least 4".to_owned());
         }
+        if self.limits.body_deadline_s == 0 {
+            missing.push("`limits.body_deadline_s` must be above 0".to_owned());
+        }
         let zero_rate = [
             ("limits.ip_per_second", self.limits.ip_per_second),
             ("limits.ip_burst", self.limits.ip_burst),
             ("limits.principal_per_second", self.limits.principal_per_second),
             ("limits.principal_burst", self.limits.principal_burst),
+            ("limits.principal_concurrency", self.limits.principal_concurrency),
             ("limits.auth_per_second", self.limits.auth_per_second),
             ("limits.auth_burst", self.limits.auth_burst),
         ];

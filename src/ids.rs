@@ -79,3 +79,7 @@ id!(/// A simulation.
     SimulationId);
 id!(/// One running daemon.
     DaemonId);
+id!(/// An invitation to join an organisation.
+    InvitationId);
+id!(/// A rule about addresses that requests may come from.
+    IpRuleId);

@@ -23,6 +23,7 @@ use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker;
 use crate::keks::{self, KekError};
+use crate::platform;
 
 /// Runs the daemon until SIGINT or SIGTERM.
 ///
@@ -42,6 +43,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     tracker::start(&app);
     keks::start(&app);
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
+    app.tasks.spawn(crate::metering::Meter::keep_flushing(Arc::clone(&app)));
+    app.tasks.spawn(platform::chains::keep_refreshing(Arc::clone(&app)));
     announce(&app.config, address)?;
     let stopping = app.stopping.clone();
     let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
@@ -89,8 +92,7 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
         ),
         Err(error) => return Err(error.into()),
     }
-    let nudges = tracker::Nudges::new(chains.iter().map(|chain| chain.spec().chain_id));
-    Ok(Arc::new(App {
+    let app = Arc::new(App {
         daemon_id,
         started_at: crate::clock::now(),
         limits: Limits::new(&config.limits),
@@ -98,12 +100,17 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
         hsm,
         chains,
         lanes: LaneQueues::default(),
-        tracker: nudges,
+        tracker: tracker::Nudges::default(),
         auth_failures: crate::audit::failures::Failures::default(),
+        ip_rules: crate::access::ip_rules::IpRules::default(),
+        meter: crate::metering::Meter::default(),
+        chain_rows: platform::chains::Rows::default(),
         tasks: TaskTracker::new(),
         stopping: CancellationToken::new(),
         config,
-    }))
+    });
+    platform::chains::refresh(&app).await.context("cannot read the chains of the database")?;
+    Ok(app)
 }
 
 /// The built-in chains or those of a file, with their URLs from the configuration or the environment.
@@ -186,6 +193,9 @@ async fn stop(app: Arc<App>, drain: Duration) {
     }
     if let Err(error) = app.auth_failures.flush(&app.db).await {
         tracing::warn!(%error, "the count of failed authentications was not written");
+    }
+    if let Err(error) = app.meter.flush(&app.db).await {
+        tracing::warn!(%error, "the last counts of usage were not written");
     }
     if let Err(error) = tracker::store::drop_leases(&app.db, app.daemon_id).await {
         tracing::debug!(%error, "leases were not dropped; they end by themselves");

@@ -52,6 +52,12 @@ impl Grants {
         self.bound && (self.owner || self.rules.iter().any(|rule| rule.expires_at.is_none_or(|end| self.at.now < end)))
     }
 
+    /// Whether a pattern lies within the scopes, so that granting it gives nothing that the scopes keep from the grantor.
+    #[must_use]
+    pub fn reaches_all_of(&self, pattern: &Glob) -> bool {
+        self.bound && self.ceiling.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.covers(pattern)))
+    }
+
     /// Whether it may manage the vault: its policies, and its end.
     #[must_use]
     pub fn manages_vault(&self) -> bool {
@@ -81,6 +87,7 @@ mod tests {
             permissions: vec![Permission::Read],
             conditions: Conditions::default(),
             expires_at: None,
+            by_agent: false,
         };
         Grants {
             bound,

@@ -24,6 +24,7 @@ use crate::http::extract::{Body, Peer};
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, delete, get, post};
 use crate::ids::OrgId;
+use crate::metering;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
@@ -33,12 +34,14 @@ pub fn routes() -> Routes {
         .route("/v1/auth/token", delete(revoke_token))
         .route("/v1/auth/refresh", post(refresh))
         .route("/v1/auth/jwt-public-key", get(jwt_public_key))
+        .merge(super::ip_rules::http::routes())
 }
 
 /// Who sends this request: `Authorization: Bearer` with a token of ours, an agent's key or a human's.
 ///
 /// # Errors
-/// 401 with one text for everything that is wrong with a credential; 429; 503 when it could not be checked.
+/// 401 with one text for everything that is wrong with a credential; 403 from an address that the organisation does not let in; 429; 503
+/// when it could not be checked.
 pub async fn authenticate(app: &Arc<App>, parts: &mut Parts) -> Result<Principal, Problem> {
     let peer = Peer::of(parts).0;
     let Some(credential) = bearer(&parts.headers) else {
@@ -51,8 +54,10 @@ pub async fn authenticate(app: &Arc<App>, parts: &mut Parts) -> Result<Principal
     match look_up(app, credential, peer).await? {
         Ok(principal) => {
             app.limits.credential_held(credential);
-            app.limits.check_principal(principal.actor.uuid())?;
-            Ok(principal)
+            let place = app.limits.admit(principal.actor.uuid())?;
+            app.ip_rules.admit(app, &principal).await?;
+            app.meter.count(principal.org_id, metering::Kind::Requests);
+            Ok(principal.in_its(place))
         }
         Err(who) => Err(refused(app, who, peer, credential)),
     }
@@ -104,7 +109,7 @@ fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credent
 }
 
 /// The peer of a request to an authentication route that its limit lets through. Taken before the body is read.
-struct AuthPeer(Option<IpAddr>);
+pub(crate) struct AuthPeer(pub Option<IpAddr>);
 
 impl axum::extract::FromRequestParts<Arc<App>> for AuthPeer {
     type Rejection = Problem;
@@ -207,6 +212,7 @@ fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Clai
 
 /// Signs a token in the HSM and writes the audit row, without which nobody gets it.
 async fn issue(app: &App, principal: &Principal, claims: &Claims) -> Result<String, Problem> {
+    app.ip_rules.admit(app, principal).await?;
     let token = jwt::sign(&app.hsm, claims).await?;
     let mut conn = app.db.acquire().await?;
     let event = Event::by(principal, "auth.success", Resource::new("token", claims.jti)).with("expires_at", claims.exp);

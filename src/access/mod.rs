@@ -7,6 +7,7 @@
 pub mod glob;
 pub mod http;
 pub mod input;
+pub mod ip_rules;
 pub mod jwt;
 pub mod path;
 pub mod policy;
@@ -15,6 +16,7 @@ pub mod roles;
 pub mod store;
 pub mod throttle;
 pub mod tokens;
+pub mod window;
 
 mod grants;
 

@@ -1,10 +1,12 @@
 //! Who is asking.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::tokens::KeyHash;
+use crate::http::limits::Place;
 use crate::ids::{AgentId, ApiKeyId, OrgId, UserId};
 
 /// A human or an agent.
@@ -116,9 +118,17 @@ pub struct Principal {
     pub ip: Option<IpAddr>,
     /// Kept private so that no other module can build a principal.
     pub(super) _proof: Proof,
+    /// One of the principal's requests that are being served, for as long as anybody has this value.
+    pub(super) _place: Option<Arc<Place>>,
 }
 
 impl Principal {
+    /// With the place that its request takes.
+    #[must_use]
+    pub(super) fn in_its(self, place: Place) -> Self {
+        Self { _place: Some(Arc::new(place)), ..self }
+    }
+
     /// The agent, if it is one.
     #[must_use]
     pub fn agent_id(&self) -> Option<AgentId> {

@@ -116,3 +116,75 @@ impl Who {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::principal::Proof;
+    use crate::access::{Credential, KeyRoot};
+    use crate::ids::{AgentId, ApiKeyId, OrgId, UserId};
+
+    fn principal(actor: Actor, role: Option<Role>, platform_admin: bool) -> Principal {
+        Principal {
+            org_id: OrgId::random(),
+            actor,
+            role,
+            platform_admin,
+            credential: Credential::Key(KeyRoot::User(ApiKeyId::random())),
+            ip: None,
+            _proof: Proof,
+            _place: None,
+        }
+    }
+
+    /// Agent, member, admin, owner, and a member who is a platform admin: `x` may.
+    const TABLE: &[(&str, &str)] = &[
+        ("vault.create", "xxxxx"),
+        ("secret.restore", "--xx-"),
+        ("agent.register", "--xx-"),
+        ("agent.update", "--xx-"),
+        ("agent.deactivate", "--xx-"),
+        ("agent.rotate_key", "--xx-"),
+        ("agent.rotate_identity_keys", "--xx-"),
+        ("signing_key.manage", "--xx-"),
+        ("member.list", "-xxxx"),
+        ("member.invite", "--xx-"),
+        ("member.manage", "--xx-"),
+        ("org.read", "-xxxx"),
+        ("org.update", "---x-"),
+        ("ip_rule.list", "-xxxx"),
+        ("ip_rule.manage", "--xx-"),
+        ("audit.read", "-xxxx"),
+        ("cmek.manage", "--xx-"),
+        ("chain.manage", "----x"),
+        ("platform.manage", "----x"),
+    ];
+
+    #[test]
+    fn everybody_may_what_the_table_says_and_nothing_else() {
+        let human = || Actor::User(UserId::random());
+        let agent = || Actor::Agent(AgentId::random());
+        let everybody = [
+            principal(agent(), None, false),
+            principal(human(), Some(Role::Member), false),
+            principal(human(), Some(Role::Admin), false),
+            principal(human(), Some(Role::Owner), false),
+            principal(human(), Some(Role::Member), true),
+        ];
+        for action in Action::ALL {
+            let row = TABLE.iter().find(|(name, _)| *name == action.as_str());
+            let (_, expected) = row.unwrap_or_else(|| panic!("{} is not in the table", action.as_str()));
+            let may: String = everybody.iter().map(|who| if action.who().includes(who) { 'x' } else { '-' }).collect();
+            assert_eq!(may, *expected, "{}", action.as_str());
+        }
+        assert_eq!(TABLE.len(), Action::ALL.len(), "a row of the table is no action any more");
+        // Whatever else an agent's row may say of it, it is an agent.
+        let strange = principal(agent(), Some(Role::Owner), true);
+        for action in Action::ALL.iter().filter(|action| action.who() != Who::Everybody) {
+            assert!(!action.who().includes(&strange), "{}", action.as_str());
+        }
+        // Running the installation gives no right in an organisation, and owning one none over the installation.
+        let both = principal(human(), Some(Role::Owner), true);
+        assert!(Action::ALL.iter().all(|action| action.who().includes(&both)));
+    }
+}

@@ -19,7 +19,7 @@ use crate::http::extract::Body;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::{AgentId, VaultId};
-use crate::orgs;
+use crate::orgs::{self, limits};
 use crate::vaults;
 
 /// The routes of this feature.
@@ -61,6 +61,10 @@ async fn create(
     };
 
     let mut tx = app.db.begin().await?;
+    if let Err(error) = limits::admit(&mut tx, principal.org_id, limits::Kind::Agents).await {
+        drop(tx);
+        return Err(limits::http::explain(&app, &principal, "agent.register", Resource::kind("agent"), error).await);
+    }
     refuse_unknown(vaults::store::first_unknown(&mut tx, principal.org_id, &agent.vault_ids).await?)?;
     store::insert(&mut tx, &agent, key.as_ref()).await?;
     let event = Event::by(&principal, "agent.register", Resource::new("agent", agent.id)).with("agent", agent.render());
@@ -144,7 +148,7 @@ async fn change(
     let lifted = before.lifted(&after);
     if !lifted.is_empty()
         && !confirmed
-        && orgs::store::settings(&mut tx, principal.org_id).await?.guardrail_widening_requires_confirm
+        && orgs::settings::store::get(&mut tx, principal.org_id).await?.guardrail_widening_requires_confirm
     {
         return Err(Problem::unprocessable(format!(
             "this lifts {} and leaves the agent unrestricted there: send \"confirm_unrestricted\": true if that is meant",

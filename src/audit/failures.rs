@@ -1,4 +1,5 @@
-//! Failed authentications, counted: one row per peer and minute, so that guessing keys does not fill the audit trail.
+//! Failed authentications, and requests from addresses that an organisation does not let in, counted: one row per principal, peer and
+//! minute, so that neither fills the audit trail.
 //!
 //! Counts are kept in memory until their minute is over; a crash loses at most that minute's. Nothing depends on them.
 
@@ -20,8 +21,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Peers that are told apart within a minute; the rest share one row without an address.
 const PEERS_MAX: usize = 4_096;
 
-/// Who failed: a known principal (its key is right, but it may not come in), or nobody in particular.
-type Who = (Option<(OrgId, access::Actor)>, Option<IpAddr>);
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum What {
+    /// The credential does not hold.
+    Credential,
+    /// The credential holds, but the organisation's IP rules do not let it in from there.
+    Address,
+}
+
+/// What happened to whom: a known principal (its key is right, but it may not come in), or nobody in particular.
+type Who = (What, Option<(OrgId, access::Actor)>, Option<IpAddr>);
 
 /// The counts of the running minute.
 #[derive(Debug, Default)]
@@ -32,9 +42,17 @@ pub struct Failures {
 impl Failures {
     /// Counts one failure.
     pub fn count(&self, principal: Option<(OrgId, access::Actor)>, peer: Option<IpAddr>) {
+        self.add((What::Credential, principal, peer));
+    }
+
+    /// Counts a request from an address that the organisation does not let in.
+    pub fn count_refused_address(&self, org_id: OrgId, actor: access::Actor, peer: Option<IpAddr>) {
+        self.add((What::Address, Some((org_id, actor)), peer));
+    }
+
+    fn add(&self, who: Who) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let who = (principal, peer);
-        let who = if counts.len() < PEERS_MAX || counts.contains_key(&who) { who } else { (None, None) };
+        let who = if counts.len() < PEERS_MAX || counts.contains_key(&who) { who } else { (who.0, None, None) };
         *counts.entry(who).or_default() += 1;
     }
 
@@ -75,9 +93,14 @@ impl Failures {
 /// All of them in one transaction.
 async fn write(pool: &PgPool, counts: &HashMap<Who, u64>) -> Result<(), DbError> {
     let mut tx = pool.begin().await?;
-    for ((principal, peer), count) in counts {
+    for ((what, principal, peer), count) in counts {
         let actor = principal.map_or(Actor::Anonymous, |(_, actor)| Actor::Principal(actor));
-        let mut event = Event::new(actor, "auth.failure", Resource::kind("credential")).with("count", *count);
+        let event = match what {
+            What::Credential => Event::new(actor, "auth.failure", Resource::kind("credential")),
+            What::Address => Event::new(actor, "access.denied", Resource::kind("address"))
+                .with("reason", "the organisation's IP rules do not let requests from this address in"),
+        };
+        let mut event = event.with("count", *count);
         event.org_id = principal.map(|(org_id, _)| org_id);
         event.ip = *peer;
         store::record(&mut tx, event).await?;

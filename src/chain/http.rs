@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use super::spec::ChainSpec;
+use super::{Chain, ChainId};
 use crate::app::App;
 use crate::http::extract::Peer;
 use crate::http::problem::Problem;
@@ -19,7 +19,7 @@ pub fn routes() -> Routes {
 
 async fn list(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Value>, Problem> {
     app.limits.check_peer(peer.0)?;
-    let chains: Vec<Value> = app.chains.iter().map(|chain| shown(chain.spec(), &app)).collect();
+    let chains: Vec<Value> = app.chains.iter().map(|chain| shown(&chain, &app)).collect();
     Ok(Json(json!({ "chains": chains })))
 }
 
@@ -31,22 +31,28 @@ async fn get_one(
     app.limits.check_peer(peer.0)?;
     let chain =
         app.chains.get(&name_or_id).ok_or_else(|| Problem::not_found("no such chain; GET /v1/chains lists them"))?;
-    Ok(Json(shown(chain.spec(), &app)))
+    Ok(Json(shown(&chain, &app)))
 }
 
 /// A chain's id in the API is a UUID by its shape; the registry has none, so it is made from the chain id.
-fn shown(spec: &ChainSpec, app: &App) -> Value {
-    let at = crate::clock::rfc3339(app.started_at);
+pub(crate) fn uuid_of(chain_id: ChainId) -> String {
+    format!("00000000-0000-4000-8000-{:012x}", chain_id.0 & 0xffff_ffff_ffff)
+}
+
+/// A chain as anybody may see it.
+pub(crate) fn shown(chain: &Chain, app: &App) -> Value {
+    let spec = chain.spec();
+    let (created_at, updated_at) = chain.effective().times.unwrap_or((app.started_at, app.started_at));
     let mut shown = json!({
-        "id": format!("00000000-0000-4000-8000-{:012x}", spec.chain_id.0 & 0xffff_ffff_ffff),
+        "id": uuid_of(spec.chain_id),
         "name": spec.name,
         "display_name": spec.display_name,
         "chain_id": spec.chain_id.0,
         "native_currency": spec.native_currency,
         "is_testnet": spec.is_testnet,
-        "is_enabled": spec.rpc_url.is_some(),
-        "created_at": at,
-        "updated_at": at,
+        "is_enabled": chain.is_enabled() && spec.rpc_url.is_some(),
+        "created_at": crate::clock::rfc3339(created_at),
+        "updated_at": crate::clock::rfc3339(updated_at),
     });
     if let (Some(url), Value::Object(shown)) = (&spec.explorer_url, &mut shown) {
         shown.insert("explorer_url".to_owned(), json!(url));

@@ -1,6 +1,6 @@
 //! The edge to the chains: which there are, how to ask their nodes, how a transaction is built and encoded.
 //!
-//! - [`spec`], [`registry`]: chains.toml, and the URLs from the environment.
+//! - [`spec`], [`registry`], [`overlay`]: chains.toml, the URLs from the environment, and what platform admins add.
 //! - [`rpc`], [`node`]: JSON-RPC to one node per chain; each chain by itself, no lock that two chains share.
 //! - [`balances`]: what tokens say an address has.
 //! - [`tx`], [`fees`]: pure.
@@ -12,8 +12,10 @@ pub mod answers;
 pub mod balances;
 pub mod error;
 pub mod fees;
+pub mod guard;
 pub mod http;
 pub mod node;
+pub mod overlay;
 pub mod registry;
 pub mod rpc;
 pub mod spec;
@@ -24,6 +26,7 @@ pub use answers::SendOutcome;
 pub use error::{ChainUnavailable, NodeError, RpcError, Unreachable};
 pub use fees::{Ceilings, FeeError, FeeQuote, FeeRequest};
 pub use node::{Head, Receipt, TxRequest};
+pub use overlay::Overlay;
 pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};
 pub use rpc::Rpc;
 pub use spec::{ChainId, ChainSpec, Kind, RpcUrl};

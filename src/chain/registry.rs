@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use tokio::sync::watch;
+
 use super::error::ChainUnavailable;
+use super::overlay::{self, Effective, Overlay};
 use super::rpc::Rpc;
 use super::spec::{ChainId, ChainSpec, RpcUrl};
 
@@ -50,9 +53,14 @@ pub fn read(toml_text: &str, variable: impl Fn(&str) -> Option<String>) -> Resul
     if faults.is_empty() { Ok(specs) } else { Err(ChainsError { faults }) }
 }
 
-/// All chains of this process. Cheap to clone.
+/// All chains of this process. Cheap to clone; every clone sees what [`Chains::apply`] changes. Whoever has a [`Chain`] keeps it as it
+/// was: what was checked by it is signed by it.
 #[derive(Clone, Debug)]
-pub struct Chains(Arc<[Arc<Chain>]>);
+pub struct Chains {
+    /// chains.toml with its URLs: what the rows are laid over.
+    file: Arc<[ChainSpec]>,
+    now: Arc<watch::Sender<Arc<[Arc<Chain>]>>>,
+}
 
 impl Chains {
     /// Checks the specs as a whole and makes a client for each that has a URL. Nothing is asked yet.
@@ -73,13 +81,62 @@ impl Chains {
             }
         }
         let mut chains = Vec::with_capacity(specs.len());
-        for spec in specs {
-            match Chain::new(spec) {
+        for spec in specs.iter().cloned() {
+            match Chain::new(Effective::of_file(spec), None) {
                 Ok(chain) => chains.push(Arc::new(chain)),
                 Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(Self(chains.into())) } else { Err(ChainsError { faults }) }
+        if !faults.is_empty() {
+            return Err(ChainsError { faults });
+        }
+        Ok(Self { file: specs.into(), now: Arc::new(watch::Sender::new(chains.into())) })
+    }
+
+    /// Lays these rows over chains.toml. A chain of which nothing has changed stays the same, its connections and what is known of its
+    /// node with it. What makes no sense is left out, with a sentence for the log.
+    pub fn apply(&self, rows: &[Overlay]) -> Vec<String> {
+        let (wanted, mut faults) = overlay::effective(&self.file, rows);
+        let before = self.snapshot();
+        let mut chains: Vec<Arc<Chain>> = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            let old = before.iter().find(|chain| chain.spec().chain_id == one.spec.chain_id);
+            if let Some(same) = old.filter(|chain| chain.is == one) {
+                chains.push(Arc::clone(same));
+                continue;
+            }
+            match Chain::new(one, old.map(Arc::as_ref)) {
+                Ok(chain) => chains.push(Arc::new(chain)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        let same = chains.len() == before.len() && chains.iter().zip(before.iter()).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same {
+            self.now.send_replace(chains.into());
+        }
+        faults
+    }
+
+    fn snapshot(&self) -> Arc<[Arc<Chain>]> {
+        Arc::clone(&self.now.borrow())
+    }
+
+    /// Told of every change.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<[Arc<Chain>]>> {
+        self.now.subscribe()
+    }
+
+    /// The chain of chains.toml with this id, without what rows add.
+    #[must_use]
+    pub fn of_file(&self, chain_id: ChainId) -> Option<&ChainSpec> {
+        self.file.iter().find(|spec| spec.chain_id == chain_id)
+    }
+
+    /// By id, also one that is withdrawn: for following what was signed on it.
+    #[must_use]
+    pub fn tracked(&self, chain_id: ChainId) -> Option<Arc<Chain>> {
+        self.snapshot().iter().find(|chain| chain.spec().chain_id == chain_id).cloned()
     }
 
     /// By name (`"base"`) or by id in decimal digits (`"8453"`).
@@ -89,42 +146,69 @@ impl Chains {
         if decimal {
             return self.by_id(ChainId(name_or_id.parse().ok()?));
         }
-        self.iter().find(|chain| chain.spec.name == name_or_id).cloned()
+        self.iter().find(|chain| chain.spec().name == name_or_id)
     }
 
     /// By id.
     #[must_use]
     pub fn by_id(&self, chain_id: ChainId) -> Option<Arc<Chain>> {
-        self.iter().find(|chain| chain.spec.chain_id == chain_id).cloned()
+        self.iter().find(|chain| chain.spec().chain_id == chain_id)
     }
 
-    /// All, in the file's order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Chain>> {
-        self.0.iter()
+    /// All that are not withdrawn, in the file's order and then the rows', as they are now.
+    pub fn iter(&self) -> impl Iterator<Item = Arc<Chain>> {
+        let chains: Vec<_> = self.snapshot().iter().filter(|chain| !chain.is.deleted).cloned().collect();
+        chains.into_iter()
     }
 }
 
-/// One chain and its node.
+/// One chain and its node, as they were when somebody asked.
 #[derive(Debug)]
 pub struct Chain {
-    spec: ChainSpec,
-    rpc: Option<Rpc>,
+    is: Effective,
+    rpc: Option<Arc<Rpc>>,
 }
 
 impl Chain {
-    fn new(spec: ChainSpec) -> Result<Self, String> {
+    /// With the node's client of `before`, if that is for the same URL.
+    fn new(is: Effective, before: Option<&Self>) -> Result<Self, String> {
+        let spec = &is.spec;
+        let asks_as = |spec: &ChainSpec| (spec.name.clone(), spec.chain_id, spec.rpc_url.clone(), spec.rpc_deadline_ms);
+        if let Some(before) = before.filter(|before| asks_as(before.spec()) == asks_as(spec)) {
+            return Ok(Self { rpc: before.rpc.clone(), is });
+        }
         let deadline = Duration::from_millis(spec.rpc_deadline_ms);
         let rpc = spec.rpc_url.clone().map(|url| Rpc::new(&spec.name, spec.chain_id, url, deadline)).transpose();
         match rpc {
-            Ok(rpc) => Ok(Self { spec, rpc }),
+            Ok(rpc) => Ok(Self { rpc: rpc.map(Arc::new), is }),
             Err(text) => Err(format!("chain {:?}: no HTTP client: {text}", spec.name)),
         }
+    }
+
+    /// A chain that is in no registry yet, to ask its node whether it is one of it.
+    ///
+    /// # Errors
+    /// When there is no HTTP client.
+    pub fn candidate(spec: ChainSpec) -> Result<Self, String> {
+        Self::new(Effective::of_file(spec), None)
     }
 
     /// What the registry says.
     #[must_use]
     pub fn spec(&self) -> &ChainSpec {
-        &self.spec
+        &self.is.spec
+    }
+
+    /// Whether anything new is signed for it. What was signed is followed to its end either way.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.is.is_enabled && !self.is.deleted
+    }
+
+    /// Where it stands, and what rows say of it.
+    #[must_use]
+    pub fn effective(&self) -> &Effective {
+        &self.is
     }
 
     /// The node, which has said that it serves this chain: asked before the first use and again after any failure or new
@@ -134,8 +218,8 @@ impl Chain {
     /// [`ChainUnavailable`], as a sentence for the caller of the API.
     pub async fn rpc(&self) -> Result<&Rpc, ChainUnavailable> {
         let rpc = self.rpc.as_ref().ok_or_else(|| ChainUnavailable::NoRpcUrl {
-            chain: self.spec.name.clone(),
-            variable: self.spec.rpc_url_variable(),
+            chain: self.spec().name.clone(),
+            variable: self.spec().rpc_url_variable(),
         })?;
         rpc.ensure_verified().await?;
         Ok(rpc)

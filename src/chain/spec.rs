@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
+use super::guard::is_forbidden;
+
 /// Longest chain name, in characters.
 const NAME_CHARS_MAX: usize = 32;
 
@@ -35,19 +37,47 @@ pub enum Kind {
 
 /// The address of a chain's node. It usually contains an access key, so nothing prints it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RpcUrl(Url);
+pub struct RpcUrl {
+    url: Url,
+    /// It came over the API: some addresses are refused, see [`super::guard`].
+    guarded: bool,
+}
 
 impl RpcUrl {
     /// Reads an `http` or `https` URL with a host. `None` for anything else: the text is not echoed.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text.trim()).ok()?;
-        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(Self(url))
+        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(Self { url, guarded: false })
+    }
+
+    /// As [`RpcUrl::parse`], for one that came over the API: connections are only made to addresses where a node may be. `None` also for
+    /// a host that is a forbidden address.
+    #[must_use]
+    pub fn parse_guarded(text: &str) -> Option<Self> {
+        let url = Self::parse(text)?.url;
+        let forbidden = match url.host()? {
+            url::Host::Ipv4(ip) => is_forbidden(ip.into()),
+            url::Host::Ipv6(ip) => is_forbidden(ip.into()),
+            url::Host::Domain(_) => false,
+        };
+        (!forbidden).then_some(Self { url, guarded: true })
+    }
+
+    /// Whether connections are looked at.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.guarded
+    }
+
+    /// The whole of it, for the one place that seals it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        self.url.as_str()
     }
 
     /// The URL itself, for the one place that connects to it.
     pub(super) fn expose(&self) -> &Url {
-        &self.0
+        &self.url
     }
 }
 

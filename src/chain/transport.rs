@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::error::Unreachable;
+use super::guard::GuardedResolver;
 use super::spec::RpcUrl;
 
 /// Time to get a connection.
@@ -44,7 +45,9 @@ impl Transport {
     /// The client's own text, when TLS cannot be set up.
     pub(super) fn new(url: RpcUrl, deadline: Duration) -> Result<Self, String> {
         let generation = Generation::default();
-        let client = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        let builder = if url.is_guarded() { builder.dns_resolver(GuardedResolver) } else { builder };
+        let client = builder
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)

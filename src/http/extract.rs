@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
@@ -28,8 +29,13 @@ pub struct Body<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Problem> {
-        let bytes = read_whole(request).await?;
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let deadline_s = app.config.limits.body_deadline_s;
+        let bytes =
+            tokio::time::timeout(Duration::from_secs(deadline_s), read_whole(request)).await.map_err(|_| {
+                let detail = format!("the body did not arrive within {deadline_s} s");
+                Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+            })??;
         let bytes: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
         // serde reads a list as a struct, member by member.
         if bytes.trim_ascii_start().first() != Some(&b'{') {

@@ -1,26 +1,63 @@
-//! Rate limits of one daemon: token buckets keyed by what the caller cannot choose — the socket's peer, or the authenticated
-//! principal — and never by a header.
+//! Limits of one daemon, keyed by what the caller cannot choose — the socket's peer, or the authenticated principal — and never by a
+//! header: token buckets, and how many requests of a principal are served at once.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use lru::LruCache;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::config::LimitsConfig;
 
 /// Buckets are dropped once there are more than this many.
 const KEYS_MAX: usize = 100_000;
 /// Credentials that are remembered as having held here.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("above zero");
+
+/// `[limits]` of the configuration: rates per second and bursts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Per address, for public and unauthenticated requests: requests a second.
+    pub ip_per_second: u32,
+    /// … and the burst on top.
+    pub ip_burst: u32,
+    /// Per authenticated principal: requests a second.
+    pub principal_per_second: u32,
+    /// … and the burst on top.
+    pub principal_burst: u32,
+    /// Requests of one principal that are served at once.
+    pub principal_concurrency: u32,
+    /// How long a request's body may take to arrive, in seconds.
+    pub body_deadline_s: u64,
+    /// Per address on the authentication routes: requests a second.
+    pub auth_per_second: u32,
+    /// … and the burst on top.
+    pub auth_burst: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            ip_per_second: 100,
+            ip_burst: 200,
+            principal_per_second: 2_000,
+            principal_burst: 4_000,
+            principal_concurrency: 512,
+            body_deadline_s: 60,
+            auth_per_second: 1,
+            auth_burst: 5,
+        }
+    }
+}
 
 /// The limiters.
 pub struct Limits {
@@ -32,6 +69,28 @@ pub struct Limits {
     /// SHA-256 of credentials that held when they were last looked up: their owners are not locked out by whoever guesses from
     /// the same address, such as that of a proxy.
     known: Mutex<LruCache<[u8; 32], ()>>,
+    /// Requests that are being served, by principal; one without any has no entry.
+    in_flight: Arc<Mutex<HashMap<Uuid, u32>>>,
+    in_flight_max: u32,
+}
+
+/// One request of a principal that is being served, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    id: Uuid,
+    in_flight: Arc<Mutex<HashMap<Uuid, u32>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut in_flight = locked(&self.in_flight);
+        if let Some(count) = in_flight.get_mut(&self.id) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                in_flight.remove(&self.id);
+            }
+        }
+    }
 }
 
 impl Limits {
@@ -48,6 +107,8 @@ impl Limits {
             principal: RateLimiter::keyed(quota(config.principal_per_second, config.principal_burst)),
             barred: Mutex::default(),
             known: Mutex::new(LruCache::new(KNOWN_MAX)),
+            in_flight: Arc::default(),
+            in_flight_max: config.principal_concurrency,
         }
     }
 
@@ -110,12 +171,21 @@ impl Limits {
         peer.map_or(Ok(()), |ip| check(&self.auth, &ip, "authentication attempts from this address"))
     }
 
-    /// A request of an authenticated principal.
+    /// A request of an authenticated principal, which takes a place until it is served: slow requests of one principal leave room for
+    /// everybody else's.
     ///
     /// # Errors
     /// 429 with `Retry-After`.
-    pub fn check_principal(&self, id: Uuid) -> Result<(), Problem> {
-        check(&self.principal, &id, "requests by this principal")
+    pub fn admit(&self, id: Uuid) -> Result<Place, Problem> {
+        check(&self.principal, &id, "requests by this principal")?;
+        let mut in_flight = locked(&self.in_flight);
+        let count = in_flight.entry(id).or_default();
+        if *count >= self.in_flight_max {
+            return Err(too_many("requests by this principal at once", Duration::from_secs(1)));
+        }
+        *count += 1;
+        drop(in_flight);
+        Ok(Place { id, in_flight: Arc::clone(&self.in_flight) })
     }
 }
 

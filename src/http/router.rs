@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
-use super::extract::BODY_BYTES_MAX;
+use super::extract::{BODY_BYTES_MAX, Peer};
 use super::problem::Problem;
 use super::routes::Routes;
 use crate::app::App;
@@ -24,6 +24,8 @@ pub fn routes() -> Routes {
         .merge(crate::agents::http::routes())
         .merge(crate::vaults::http::routes())
         .merge(crate::orgs::http::routes())
+        .merge(crate::platform::http::routes())
+        .merge(crate::metering::http::routes())
         .merge(crate::audit::http::routes())
         .merge(crate::intents::http::routes())
         .merge(crate::sharing::http::routes())
@@ -33,13 +35,8 @@ pub fn routes() -> Routes {
 pub fn router(app: Arc<App>) -> Router {
     routes()
         .into_router()
-        .fallback(|request: Request| async move {
-            Problem::not_found(format!("no route {} {}", request.method(), request.uri().path()))
-        })
-        .method_not_allowed_fallback(|request: Request| async move {
-            let detail = format!("{} is not a method of {}", request.method(), request.uri().path());
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
-        })
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| -> Response {
             tracing::error!("a handler panicked");
@@ -57,4 +54,21 @@ pub fn router(app: Arc<App>) -> Router {
             tracing::info_span!("http", method = %request.method(), path)
         }))
         .with_state(app)
+}
+
+/// Limited as every request without credentials is.
+async fn no_route(State(app): State<Arc<App>>, peer: Peer, request: Request) -> Problem {
+    match app.limits.check_peer(peer.0) {
+        Ok(()) => Problem::not_found(format!("no route {} {}", request.method(), request.uri().path())),
+        Err(too_many) => too_many,
+    }
+}
+
+/// As [`no_route`].
+async fn no_method(State(app): State<Arc<App>>, peer: Peer, request: Request) -> Problem {
+    let detail = format!("{} is not a method of {}", request.method(), request.uri().path());
+    match app.limits.check_peer(peer.0) {
+        Ok(()) => Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail),
+        Err(too_many) => too_many,
+    }
 }

@@ -85,6 +85,9 @@ pub async fn authorise(
         return Err(IntentError::NotAllowed(why.to_owned()));
     }
     let chain = app.chains.by_id(request.chain_id).ok_or_else(|| IntentError::NotFound("no such chain".to_owned()))?;
+    if !chain.is_enabled() {
+        return Err(IntentError::ChainDisabled(chain.spec().name.clone()));
+    }
     Ok(Authorised { request, principal: principal.clone(), agent, chain })
 }
 

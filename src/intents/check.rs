@@ -207,8 +207,11 @@ async fn simulate_if_asked(
     tx: &UnsignedTx,
 ) -> Result<Option<Simulation>, IntentError> {
     let asked = request.simulate_first || app.config.intents.require_simulation;
-    if !asked && !store::simulation_required(&app.db, agent.org_id).await? {
-        return Ok(None);
+    if !asked {
+        let standing = store::standing(&mut *app.db.acquire().await?, agent.org_id, tx.chain_id).await?;
+        if !standing.simulation_required {
+            return Ok(None);
+        }
     }
     let lane = Lane { chain_id: tx.chain_id, address: tx.from };
     let prior = store::unmined_of(&app.db, lane, UNMINED_MAX as u64 + 1).await?;

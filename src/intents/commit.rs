@@ -266,6 +266,15 @@ async fn recheck(conn: &mut PgConnection, checked: &Checked) -> Result<Agent, In
     }
     keys::recheck(conn, &checked.principal, checked.key.id).await?;
     let spec = checked.chain.spec();
+    let standing = store::standing(conn, checked.org_id, spec.chain_id).await?;
+    if standing.chain_disabled {
+        return Err(IntentError::ChainDisabled(spec.name.clone()));
+    }
+    if standing.simulation_required && checked.simulation.is_none() {
+        return Err(IntentError::could_not_check(
+            "every intent is to be simulated since a moment ago, and this one was not: send it again",
+        ));
+    }
     let facts = Facts {
         chain: &spec.name,
         to: checked.tx.to,

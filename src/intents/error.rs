@@ -31,6 +31,11 @@ pub enum IntentError {
     /// Which key signs cannot be told, or it may not be used.
     #[error(transparent)]
     Key(ResolveError),
+    /// The operator of the installation has disabled the chain: 403.
+    #[error(
+        "chain {0} is disabled on this installation: nothing new is signed for it until a platform admin enables it"
+    )]
+    ChainDisabled(String),
     /// The same idempotency key is being worked on: 409.
     #[error("a request with this Idempotency-Key is in flight: ask again in a second")]
     InFlight,
@@ -134,6 +139,7 @@ impl IntentError {
             Self::Parse(_) | Self::BadIdempotencyKey => "bad_request",
             Self::NotAllowed(_) | Self::NotFound(_) => "not_allowed",
             Self::Guardrail(_) => "guardrail",
+            Self::ChainDisabled(_) => "chain_disabled",
             Self::Key(_) => "key",
             Self::InFlight | Self::ClaimLost => "in_flight",
             Self::IdempotencyMismatch => "idempotency_mismatch",

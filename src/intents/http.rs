@@ -185,7 +185,9 @@ impl From<IntentError> for Problem {
         let text = error.to_string();
         match error {
             IntentError::Parse(_) | IntentError::BadIdempotencyKey => Self::bad_request(text),
-            IntentError::NotAllowed(_) | IntentError::Guardrail(_) => Self::forbidden(text),
+            IntentError::NotAllowed(_) | IntentError::Guardrail(_) | IntentError::ChainDisabled(_) => {
+                Self::forbidden(text)
+            }
             IntentError::NotFound(_) => Self::not_found(text),
             IntentError::Key(error) => error.into(),
             IntentError::InFlight | IntentError::ClaimLost => Self::new(StatusCode::CONFLICT, text).retry_after(1),

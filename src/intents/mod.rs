@@ -65,6 +65,7 @@ pub async fn submit(
         let keyed = authorise::resolve_key(app, claimed).await?;
         let checked = check::check(app, keyed).await?;
         let committed = commit::commit(app, checked).await?;
+        app.meter.count(principal.org_id, crate::metering::Kind::Signatures);
         let row = broadcast::broadcast(app, committed).await;
         Ok(Submitted { row, replayed: false })
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 
 use super::rules::{self, Step};
-use super::{KekError, event, load, store};
+use super::store::SealedTable;
+use super::{KekError, event, load, sealed, store};
 use crate::app::App;
 use crate::audit;
 use crate::db::{self, DbError};
@@ -78,7 +79,7 @@ async fn rewrap(app: &Arc<App>, rows: &[Kek], purpose: KekPurpose, old: KekId, n
     }
     let round = match purpose {
         KekPurpose::Seal | KekPurpose::Mac => signing_keys(app, purpose, old).await?,
-        KekPurpose::Data => secret_versions(app, old).await?,
+        KekPurpose::Data => data(app, old).await?,
         KekPurpose::Jwt => Some((0, None)),
     };
     // Not finished: somebody else goes on.
@@ -149,13 +150,43 @@ async fn signing_keys(app: &Arc<App>, purpose: KekPurpose, old: KekId) -> Result
     Ok(None)
 }
 
-async fn secret_versions(app: &Arc<App>, old: KekId) -> Result<Option<Stuck>, KekError> {
-    let (mut after, mut stuck) = ((SecretId(uuid::Uuid::nil()), 0), (0, None));
+async fn data(app: &Arc<App>, old: KekId) -> Result<Option<Stuck>, KekError> {
+    let mut stuck = (0, None);
+    for table in sealed::TABLES {
+        if !table_of(app, table, old, &mut stuck).await? {
+            return Ok(None);
+        }
+    }
+    Ok(if secret_versions(app, old, &mut stuck).await? { Some(stuck) } else { None })
+}
+
+/// Whether it came to its end.
+async fn table_of(app: &Arc<App>, table: &SealedTable, old: KekId, stuck: &mut Stuck) -> Result<bool, KekError> {
+    let mut after = String::new();
+    while go_on(app).await? {
+        let batch = table.sealed_by(&mut *app.db.acquire().await?, old, &after, BATCH).await?;
+        let Some(last) = batch.last() else { return Ok(true) };
+        after.clone_from(&last.key);
+        let work = futures::stream::iter(batch).map(|row| async move {
+            let fresh = match app.hsm.reseal(&row.aad, &row.dek).await {
+                Ok(fresh) => fresh,
+                Err(error) => return failed(format!("{} of {}", row.key, table.table), error),
+            };
+            replaced(async { table.replace(&mut *app.db.acquire().await?, &row, &fresh).await }).await
+        });
+        count(work.buffer_unordered(AT_ONCE).collect().await, stuck)?;
+    }
+    Ok(false)
+}
+
+/// Whether it came to its end.
+async fn secret_versions(app: &Arc<App>, old: KekId, stuck: &mut Stuck) -> Result<bool, KekError> {
+    let mut after = (SecretId(uuid::Uuid::nil()), 0);
     while go_on(app).await? {
         let mut conn = app.db.acquire().await?;
         let batch = secrets::store::sealed_by(&mut conn, old, after, BATCH).await?;
         drop(conn);
-        let Some(last) = batch.last() else { return Ok(Some(stuck)) };
+        let Some(last) = batch.last() else { return Ok(true) };
         after = last.place;
         let work = futures::stream::iter(batch).map(|version| async move {
             let fresh = match app.hsm.reseal(&version.aad, &version.dek).await {
@@ -169,9 +200,9 @@ async fn secret_versions(app: &Arc<App>, old: KekId) -> Result<Option<Stuck>, Ke
             })
             .await
         });
-        count(work.buffer_unordered(AT_ONCE).collect().await, &mut stuck)?;
+        count(work.buffer_unordered(AT_ONCE).collect().await, stuck)?;
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// Whether this daemon still has the work, asked before each batch.

@@ -13,6 +13,7 @@ pub mod check;
 pub mod command;
 mod job;
 pub mod rules;
+pub mod sealed;
 pub mod store;
 
 use std::sync::Arc;

@@ -1,11 +1,15 @@
 //! Rotations, and the daemons that take part in them, in the database.
 
+mod sealed;
+
 use sqlx::{FromRow, PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::rules::Daemon;
 use crate::db::DbError;
 use crate::ids::{DaemonId, KekId};
+
+pub use sealed::{SealedRow, SealedTable};
 
 /// A daemon that was not heard of for so long does not hold up a rotation, in seconds.
 pub const LIVE_S: f64 = 15.0;

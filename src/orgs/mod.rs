@@ -1,6 +1,10 @@
-//! Organisations: how one begins, and who is in it.
+//! Organisations: how one begins, who is in it, and what it has set and may have.
 
 pub mod http;
+pub mod invitations;
+pub mod limits;
+pub mod members;
+pub mod settings;
 pub mod store;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -73,6 +77,26 @@ pub async fn bootstrap(
     audit::record(&mut tx, event).await?;
     tx.commit().await.map_err(DbError::from)?;
     Ok(Bootstrapped { org_id, user_id, api_key })
+}
+
+/// Fewest characters of a password.
+const PASSWORD_CHARS_MIN: usize = 12;
+/// Longest password, in bytes.
+const PASSWORD_BYTES_MAX: usize = 1_024;
+
+/// A new password as it is stored, hashed where it holds up no other request.
+///
+/// # Errors
+/// [`OrgError::Input`] when it is too short or too long; or no randomness.
+pub async fn new_password_hash(hsm: &Hsm, password: SecretString) -> Result<String, OrgError> {
+    let text = password.expose_secret();
+    if text.chars().count() < PASSWORD_CHARS_MIN || text.len() > PASSWORD_BYTES_MAX {
+        return Err(InputError(format!("password must have at least {PASSWORD_CHARS_MIN} characters")).into());
+    }
+    let salt = hsm.random::<16>().await?;
+    tokio::task::spawn_blocking(move || hash_password(&password, &salt))
+        .await
+        .map_err(|_| InputError("the password cannot be used".to_owned()))?
 }
 
 /// argon2id in PHC form, with the library's parameters (19 MiB, two passes) and the HSM's salt. Takes tens of milliseconds.

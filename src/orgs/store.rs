@@ -1,36 +1,11 @@
 //! Organisations and humans in the database.
 
-use sqlx::{FromRow, PgConnection};
-use time::OffsetDateTime;
+use sqlx::PgConnection;
 
 use crate::access::Role;
 use crate::access::tokens::PlainKey;
 use crate::db::DbError;
 use crate::ids::{ApiKeyId, OrgId, UserId};
-
-/// A human of an organisation.
-#[derive(Clone, Debug, FromRow)]
-pub struct Member {
-    /// The id.
-    pub id: UserId,
-    /// The address, in lower case.
-    pub email: String,
-    /// The name to show.
-    pub display_name: Option<String>,
-    /// The role.
-    pub role: Role,
-    /// Since when.
-    pub created_at: OffsetDateTime,
-}
-
-/// What an organisation has set.
-#[derive(Clone, Copy, Debug, FromRow)]
-pub struct Settings {
-    /// Every intent is simulated before it is signed.
-    pub require_simulation: bool,
-    /// Lifting a restriction of an agent needs `"confirm_unrestricted": true`.
-    pub guardrail_widening_requires_confirm: bool,
-}
 
 /// A new organisation.
 ///
@@ -87,32 +62,4 @@ pub async fn insert_user_key(
     .execute(conn)
     .await?;
     Ok(id)
-}
-
-/// The humans of an organisation, oldest first.
-///
-/// # Errors
-/// As any statement.
-pub async fn members(conn: &mut PgConnection, org_id: OrgId) -> Result<Vec<Member>, DbError> {
-    let members = sqlx::query_as(
-        "SELECT id, email, display_name, role, created_at FROM users WHERE org_id = $1 AND is_active ORDER BY created_at, id",
-    )
-    .bind(org_id)
-    .fetch_all(conn)
-    .await?;
-    Ok(members)
-}
-
-/// An organisation's settings.
-///
-/// # Errors
-/// As any statement; there is a row for every organisation that a principal can name.
-pub async fn settings(conn: &mut PgConnection, org_id: OrgId) -> Result<Settings, DbError> {
-    let settings = sqlx::query_as(
-        "SELECT require_simulation, guardrail_widening_requires_confirm FROM organisations WHERE id = $1",
-    )
-    .bind(org_id)
-    .fetch_one(conn)
-    .await?;
-    Ok(settings)
 }

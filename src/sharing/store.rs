@@ -299,7 +299,7 @@ pub async fn located(
     org_id: OrgId,
     id: SecretId,
 ) -> Result<Option<(Vault, SecretPath)>, DbError> {
-    let Some((vault_id, path)) = vaults::secrets::store::place(conn, org_id, id).await? else { return Ok(None) };
+    let Some((vault_id, path)) = vaults::secrets::store::list::place(conn, org_id, id).await? else { return Ok(None) };
     let vault = vaults::store::get(conn, org_id, vault_id).await?;
     Ok(vault.map(|vault| (vault, path)))
 }

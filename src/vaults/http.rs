@@ -25,6 +25,7 @@ use crate::http::extract::Body;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::VaultId;
+use crate::orgs::limits;
 
 /// Vaults of a page at most, and of a reply to a request that asks for no page.
 const PAGE_MAX: i64 = 1_000;
@@ -101,6 +102,10 @@ async fn create(
         cmek_fingerprint: None,
     };
     let mut tx = app.db.begin().await?;
+    if let Err(error) = limits::admit(&mut tx, principal.org_id, limits::Kind::Vaults).await {
+        drop(tx);
+        return Err(limits::http::explain(&app, &principal, "vault.create", Resource::kind("vault"), error).await);
+    }
     store::insert(&mut tx, &vault).await.map_err(|error| match error {
         DbError::Duplicate(_) => Problem::new(StatusCode::CONFLICT, "there is a vault of this name already"),
         error => error.into(),

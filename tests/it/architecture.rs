@@ -106,6 +106,13 @@ fn statements_are_in_stores() {
             ),
             ("src/vaults/cmek/mod.rs", "passes a connection on to its store, so that the held vault decides"),
             ("src/orgs/mod.rs", "begins the one transaction of a bootstrap"),
+            ("src/orgs/limits/mod.rs", "counts in the transaction of what is created"),
+            ("src/orgs/members/mod.rs", "decides in the transaction that changes, with the rows held"),
+            ("src/orgs/invitations/mod.rs", "invites and lets in, each in one transaction over several stores"),
+            ("src/access/ip_rules/mod.rs", "passes the pool on to its store"),
+            ("src/platform/mod.rs", "begins the one transaction of an operator's command"),
+            ("src/platform/chains/mod.rs", "changes chains in one transaction, with the audit row"),
+            ("src/metering/mod.rs", "passes the pool on to its store"),
             ("src/intents/commit.rs", "is T1: one transaction with a savepoint over several stores"),
             ("src/intents/nonce.rs", "is a step of T1, on its connection"),
             ("src/intents/refuse.rs", "writes a refusal in T1's transaction, or in one of its own"),
@@ -267,8 +274,8 @@ fn files_are_short_enough_to_read() {
 fn every_class_of_failure_of_this_milestone_has_a_test() {
     /// Rows of the project's table of failures seen in other signers and vaults.
     const ROWS: &[u32] = &[
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 19, 20, 23, 26, 27, 31, 32, 33, 34, 35, 37, 38, 39, 40, 41, 42,
-        43, 44, 45, 46, 47,
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 19, 20, 23, 26, 27, 29, 30, 31, 32, 33, 34, 35, 37, 38, 39,
+        40, 41, 42, 43, 44, 45, 46, 47,
     ];
     let mut tested = BTreeSet::new();
     for source in sources_in("src").into_iter().chain(sources_in("tests/it")) {

@@ -12,5 +12,7 @@ mod hsm;
 mod hsm_faults;
 mod intents;
 mod newcomer;
+mod orgs;
+mod platform;
 mod sharing;
 mod vaults;

@@ -386,5 +386,5 @@ fn principal(
     ip: Option<std::net::IpAddr>,
 ) -> Principal {
     let (role, platform_admin) = human.map_or((None, false), |(role, platform_admin)| (Some(role), platform_admin));
-    Principal { org_id, actor, role, platform_admin, credential, ip, _proof: Proof }
+    Principal { org_id, actor, role, platform_admin, credential, ip, _proof: Proof, _place: None }
 }

@@ -24,6 +24,8 @@ pub enum Throttle {
     DeviceCode,
     /// Guesses at a user code of the device flow, by human.
     DeviceApproval,
+    /// Invitations of an email address, by that address.
+    Invitation,
     /// New shares, by organisation.
     Share,
     /// Passphrases of a share, by share.
@@ -42,6 +44,7 @@ impl Throttle {
             Self::Enroll => ("enroll", 1, 10 * MINUTE),
             Self::DeviceCode => ("device_code", 3, 10 * MINUTE),
             Self::DeviceApproval => ("device_approval", 10, 10 * MINUTE),
+            Self::Invitation => ("invitation", 3, 10 * MINUTE),
             Self::Share => ("share", 10, MINUTE),
             Self::SharePassphrase => ("share_passphrase", 10, 10 * MINUTE),
         };

@@ -113,11 +113,28 @@ pub async fn insert_slot(
     Ok(())
 }
 
-/// Whether the organisation wants every intent simulated.
-pub async fn simulation_required(pool: &PgPool, org: OrgId) -> Result<bool, sqlx::Error> {
-    let row =
-        sqlx::query("SELECT require_simulation FROM organisations WHERE id = $1").bind(org).fetch_one(pool).await?;
-    row.try_get("require_simulation")
+/// What the organisation and the installation say of an intent, as it is now.
+#[derive(Clone, Copy, Debug, FromRow)]
+pub struct Standing {
+    /// Every intent is simulated before it is signed: the organisation's setting, or the installation's.
+    pub simulation_required: bool,
+    /// Nothing new is signed for the chain.
+    pub chain_disabled: bool,
+}
+
+/// Reads it. In T1 with the organisation's row held, so that its setting, once answered, holds.
+pub async fn standing(conn: &mut PgConnection, org: OrgId, chain_id: ChainId) -> Result<Standing, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT o.require_simulation
+                OR EXISTS (SELECT 1 FROM platform_settings WHERE key = 'intents_api.require_simulation' AND value = 'true')
+                AS simulation_required,
+                EXISTS (SELECT 1 FROM chains WHERE chain_id = $2 AND NOT is_enabled) AS chain_disabled
+         FROM organisations o WHERE o.id = $1",
+    )
+    .bind(org)
+    .bind(signed(chain_id.0))
+    .fetch_one(conn)
+    .await
 }
 
 /// An intent with its slot and first attempt, as the API shows it.

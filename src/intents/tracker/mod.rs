@@ -6,8 +6,8 @@
 mod step;
 pub mod store;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -20,56 +20,69 @@ const LEASE_S: u64 = 15;
 /// Open slots that one round looks at, oldest nonces of every lane first.
 const SLOTS_PER_ROUND: i64 = 2_000;
 
-/// Wakes the chains' tasks.
-pub struct Nudges(HashMap<ChainId, Notify>);
+/// Wakes the chains' tasks. A chain has an entry once it is followed or was sent on.
+#[derive(Default)]
+pub struct Nudges(Mutex<HashMap<ChainId, Arc<Notify>>>);
 
 impl Nudges {
-    /// One per chain.
-    #[must_use]
-    pub fn new(chains: impl Iterator<Item = ChainId>) -> Self {
-        Self(chains.map(|id| (id, Notify::new())).collect())
+    fn of(&self, chain_id: ChainId) -> Arc<Notify> {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(chain_id).or_default())
     }
 
     /// Something was sent on this chain: look soon.
     pub fn nudge(&self, chain_id: ChainId) {
-        if let Some(notify) = self.0.get(&chain_id) {
-            notify.notify_one();
-        }
+        self.of(chain_id).notify_one();
     }
 }
 
-/// Starts one task per chain, and one that forgets old idempotency keys. They end when the daemon stops.
+/// Starts one task per chain, also for those that come later, and one that forgets old idempotency keys. They end when the daemon
+/// stops.
 pub fn start(app: &Arc<App>) {
-    for chain in app.chains.iter() {
-        let (app, chain) = (Arc::clone(app), Arc::clone(chain));
-        let tasks = app.tasks.clone();
-        tasks.spawn(async move {
-            // A round that panics is a bug; the chain is followed all the same.
-            while let Err(panicked) = tokio::spawn(follow(Arc::clone(&app), Arc::clone(&chain))).await {
-                tracing::error!(chain = %chain.spec().name, error = %panicked, "the tracker fell over and is started again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-    }
+    app.tasks.spawn(follow_all(Arc::clone(app)));
     app.tasks.spawn(sweep(Arc::clone(app)));
 }
 
-async fn follow(app: Arc<App>, chain: Arc<Chain>) {
-    let spec = chain.spec();
-    let interval = match app.config.intents.tracker_interval_ms {
-        0 => Duration::from_millis(spec.block_time_ms.clamp(200, 15_000)),
-        ms => Duration::from_millis(ms),
-    };
+/// One task for every chain that there is or ever was: one that is disabled or withdrawn signs nothing new, and what was signed on it is
+/// followed all the same.
+async fn follow_all(app: Arc<App>) {
+    let mut chains = app.chains.subscribe();
+    let mut followed = HashSet::new();
     loop {
-        if let Err(error) = round(&app, &chain).await {
-            tracing::warn!(chain = %spec.name, "the tracker could not finish a round, it goes on: {error}");
+        let ids: Vec<ChainId> = chains.borrow_and_update().iter().map(|chain| chain.spec().chain_id).collect();
+        for id in ids.into_iter().filter(|id| followed.insert(*id)) {
+            app.tasks.spawn(keep_following(Arc::clone(&app), id));
         }
-        let nudged = async {
-            match app.tracker.0.get(&spec.chain_id) {
-                Some(notify) => notify.notified().await,
-                None => std::future::pending().await,
-            }
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            changed = chains.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// A round that panics is a bug; the chain is followed all the same.
+async fn keep_following(app: Arc<App>, chain_id: ChainId) {
+    while let Err(panicked) = tokio::spawn(follow(Arc::clone(&app), chain_id)).await {
+        tracing::error!(chain = %chain_id, error = %panicked, "the tracker fell over and is started again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn follow(app: Arc<App>, chain_id: ChainId) {
+    let nudges = app.tracker.of(chain_id);
+    loop {
+        // As it is now: its node may have moved.
+        let chain = app.chains.tracked(chain_id);
+        if let Some(chain) = &chain
+            && let Err(error) = round(&app, chain).await
+        {
+            tracing::warn!(chain = %chain.spec().name, "the tracker could not finish a round, it goes on: {error}");
+        }
+        let block_time_ms = chain.map_or(1_000, |chain| chain.spec().block_time_ms);
+        let interval = match app.config.intents.tracker_interval_ms {
+            0 => Duration::from_millis(block_time_ms.clamp(200, 15_000)),
+            ms => Duration::from_millis(ms),
         };
+        let nudged = nudges.notified();
         tokio::select! {
             () = app.stopping.cancelled() => return,
             () = tokio::time::sleep(interval) => {}

@@ -14,6 +14,7 @@ use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
 use crate::hsm::{Custody, HsmError, KeyContext, PublicKey};
 use crate::ids::{AgentId, KeyId};
+use crate::orgs::limits::{self, LimitError, Reached};
 use crate::vaults::secrets::NewSecret;
 use crate::vaults::secrets::rules::SecretType;
 use crate::vaults::secrets::store::{Head, NewKey, NewVersion};
@@ -60,6 +61,9 @@ pub enum ProvisionError {
     /// Too many at once.
     #[error("too many requests change this agent's signing key at once; nothing was changed")]
     Contended,
+    /// There is no room for another secret.
+    #[error(transparent)]
+    Limit(#[from] Reached),
     /// Not allowed, or could not be checked.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -69,6 +73,15 @@ pub enum ProvisionError {
     /// The database did not do it.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl From<LimitError> for ProvisionError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Reached(reached) => Self::Limit(reached),
+            LimitError::Db(error) => error.into(),
+        }
+    }
 }
 
 /// Where an agent's own key is.
@@ -207,6 +220,7 @@ async fn write(
         return Ok(None);
     };
     let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Write, Lock::Share).await?;
+    limits::admit_secret(&mut tx, principal.org_id, vault.id, path).await?;
     let new = NewSecret {
         kind: SecretType::PrivateKey,
         value: Zeroizing::new(String::new()),

@@ -23,10 +23,24 @@ use crate::http::extract::Body;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, post, put};
 use crate::ids::{AgentId, PolicyId, UserId, VaultId};
+use crate::orgs::limits::{self, Kind};
+use crate::vaults::Vault;
 use crate::vaults::http::{require_manager, vault};
 
 /// Restrictions that other versions of this API have and this daemon does not. Dropping one would grant more than was meant.
-const UNKNOWN_RESTRICTIONS: &[&str] = &["tx_conditions", "consensus_trigger", "attribute_conditions"];
+const UNKNOWN_RESTRICTIONS: &[&str] = &[
+    "attribute_conditions",
+    "consensus_trigger",
+    "cron_expr",
+    "environment_in",
+    "ip_allowlist",
+    "max_access_count",
+    "not_before",
+    "time_window",
+    "tx_conditions",
+];
+/// What switches a policy off where it is `false`. Here a policy that is not to grant is deleted.
+const SWITCHES: &[&str] = &["enabled", "is_active", "is_enabled"];
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
@@ -67,9 +81,16 @@ impl PolicyRequest {
             Value::Object(members) => !members.is_empty(),
             _ => true,
         };
-        match UNKNOWN_RESTRICTIONS.iter().find(|name| self.rest.get(**name).is_some_and(set)) {
+        if let Some(name) = UNKNOWN_RESTRICTIONS.iter().find(|name| self.rest.get(**name).is_some_and(set)) {
+            return Err(Problem::bad_request(format!(
+                "{name} is not supported by this daemon as a field of a policy; it would not be enforced (conditions may have ip_allowlist and time_window)"
+            )));
+        }
+        let off =
+            |name: &&&str| self.rest.get(**name).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(true)));
+        match SWITCHES.iter().find(off) {
             Some(name) => {
-                Err(Problem::bad_request(format!("{name} is not supported by this daemon; it would not be enforced")))
+                Err(Problem::bad_request(format!("{name}: a policy grants while it is there; delete it instead")))
             }
             None => Ok(()),
         }
@@ -152,14 +173,14 @@ async fn create(
     require_manager(&app, &principal, &vault, "policy.create").await?;
     let pattern =
         request.secret_path_pattern.clone().ok_or_else(|| Problem::bad_request("secret_path_pattern is required"))?;
-    let pattern = Glob::parse(&pattern)
-        .map_err(|error| Problem::bad_request(format!("secret_path_pattern {error}")))?
-        .to_string();
+    let pattern =
+        Glob::parse(&pattern).map_err(|error| Problem::bad_request(format!("secret_path_pattern {error}")))?;
+    require_own_reach(&app, &principal, &vault, &pattern).await?;
     let grantee = principal_of(request.principal_type.as_deref(), request.principal_id.as_deref())?;
     let mut policy = Policy {
         id: PolicyId::random(),
         vault_id,
-        secret_path_pattern: pattern,
+        secret_path_pattern: pattern.to_string(),
         principal_type: grantee.kind().to_owned(),
         principal_id: grantee.uuid(),
         permissions: Vec::new(),
@@ -177,12 +198,57 @@ async fn create(
     if !store::principal_exists(&mut tx, principal.org_id, grantee).await? {
         return Err(Problem::bad_request(format!("principal_id: there is no such {}", grantee.kind())));
     }
+    if let Err(error) = limits::admit(&mut tx, principal.org_id, Kind::Policies).await {
+        drop(tx);
+        return Err(
+            limits::http::explain(&app, &principal, "policy.create", Resource::new("vault", vault_id), error).await
+        );
+    }
     store::insert(&mut tx, principal.org_id, &policy).await?;
     let event =
         Event::by(&principal, "policy.create", Resource::new("policy", policy.id)).with("policy", render(&policy));
     audit::record(&mut tx, event).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(render(&policy))))
+}
+
+/// An agent grants on its own vault what it reaches itself, and no signing keys: those are opened by humans.
+async fn require_own_reach(app: &App, principal: &Principal, vault: &Vault, pattern: &Glob) -> Result<(), Problem> {
+    if principal.user_id().is_some() {
+        return Ok(());
+    }
+    let resource = Resource::new("vault", vault.id);
+    if is_for_signing_keys(pattern) {
+        let reason = "Insufficient permissions: only humans grant access to signing keys";
+        return Err(deny(app, principal, "policy.create", resource, reason).await?);
+    }
+    let mut conn = app.db.acquire().await?;
+    let grants = access::store::grants(&mut conn, principal, vault, Lock::None).await?;
+    drop(conn);
+    if grants.reaches_all_of(pattern) {
+        return Ok(());
+    }
+    let reason = format!("Insufficient permissions: {pattern} reaches beyond this agent's own scopes");
+    Err(deny(app, principal, "policy.create", resource, reason).await?)
+}
+
+/// Whether it matches nothing but signing keys.
+fn is_for_signing_keys(pattern: &Glob) -> bool {
+    ["keys/**", "wallets/**", "agents/*/keys/**"]
+        .iter()
+        .filter_map(|text| Glob::parse(text).ok())
+        .any(|keys| keys.covers(pattern))
+}
+
+/// An agent changes and ends only the policies that it made: a human's may restrict what it owns.
+fn may_change(principal: &Principal, policy: &Policy) -> bool {
+    principal.user_id().is_some() || policy.created_by == principal.actor.uuid()
+}
+
+/// The refusal of what [`may_change`] does not let through. Takes a connection: end the transaction first.
+async fn not_own(app: &App, principal: &Principal, id: PolicyId, asked: &'static str) -> Problem {
+    let reason = "Insufficient permissions: an agent changes only the policies that it made";
+    deny(app, principal, asked, Resource::new("policy", id), reason).await.unwrap_or_else(|problem| problem)
 }
 
 /// Humans and the vault's owner see all of them; another agent sees those for itself.
@@ -216,6 +282,10 @@ async fn change(
     require_manager(&app, &principal, &vault, "policy.update").await?;
     let mut tx = app.db.begin().await?;
     let before = store::get_for_update(&mut tx, principal.org_id, vault_id, id).await?.ok_or_else(not_found)?;
+    if !may_change(&principal, &before) {
+        drop(tx);
+        return Err(not_own(&app, &principal, id, "policy.update").await);
+    }
     let mut after = before.clone();
     request.apply(&mut after)?;
     store::update(&mut tx, principal.org_id, &after).await?;
@@ -236,6 +306,10 @@ async fn remove(
     require_manager(&app, &principal, &vault, "policy.delete").await?;
     let mut tx = app.db.begin().await?;
     let policy = store::get_for_update(&mut tx, principal.org_id, vault_id, id).await?.ok_or_else(not_found)?;
+    if !may_change(&principal, &policy) {
+        drop(tx);
+        return Err(not_own(&app, &principal, id, "policy.delete").await);
+    }
     store::delete(&mut tx, principal.org_id, id).await?;
     let event = Event::by(&principal, "policy.delete", Resource::new("policy", id)).with("policy", render(&policy));
     audit::record(&mut tx, event).await?;

@@ -4,6 +4,7 @@ use super::rules::Refusal;
 use crate::access::AccessError;
 use crate::db::DbError;
 use crate::hsm::HsmError;
+use crate::orgs::limits::{LimitError, Reached};
 
 /// Why a secret was not stored, read or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum SecretError {
     /// A rule about keys says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// There is no room for another path.
+    #[error(transparent)]
+    Limit(#[from] Reached),
     /// There never was one.
     #[error("no such secret")]
     NotFound,
@@ -65,4 +69,13 @@ pub enum SecretError {
     /// The database did not do it.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl From<LimitError> for SecretError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Reached(reached) => Self::Limit(reached),
+            LimitError::Db(error) => error.into(),
+        }
+    }
 }

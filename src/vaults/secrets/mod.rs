@@ -25,6 +25,7 @@ use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
 use crate::hsm::{Custody, KeyContext};
 use crate::ids::{KeyId, OrgId, VaultId};
+use crate::orgs::limits;
 
 pub use error::SecretError;
 
@@ -189,6 +190,7 @@ async fn write(app: &App, to: &Next<'_>, new: &NewSecret, prepared: &Prepared) -
         return Err(SecretError::NoVault);
     };
     let granted = access::authorise(&mut tx, to.principal, &vault, to.path, Permission::Write, Lock::Share).await?;
+    limits::admit_secret(&mut tx, to.principal.org_id, vault.id, to.path).await?;
     let version = NewVersion {
         head: to.head,
         version: prepared.version,

@@ -11,6 +11,7 @@ use crate::access::{self, Lock, Permission, Principal, SecretPath};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
+use crate::orgs::limits;
 use crate::vaults::{self, Vault, keys};
 
 /// Reads one version's value, as [`super::read`] the current one's: it is counted against that version's own limit.
@@ -164,6 +165,7 @@ pub async fn restore(
 ) -> Result<Stored, SecretError> {
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
     let vault = vaults::store::get_for_share(&mut tx, principal.org_id, vault.id).await?.ok_or(SecretError::NoVault)?;
+    limits::admit_secret(&mut tx, principal.org_id, vault.id, path).await?;
     let Some(restored) = store::versions::restore(&mut tx, principal.org_id, vault.id, path.as_str()).await? else {
         let head = store::head(&mut tx, principal.org_id, vault.id, path).await?;
         return Err(if head.is_some() { SecretError::NotDeleted } else { SecretError::NotFound });

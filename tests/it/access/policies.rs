@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::harness::client::Client;
-use crate::harness::stack::Stack;
+use crate::harness::stack::{Options, Stack};
 
 /// A vault of the owner's with one secret, and an agent without any right.
 async fn vault_with_secret(stack: &Stack, path: &str) -> String {
@@ -115,7 +115,14 @@ async fn policies_that_would_grant_more_than_was_meant_are_refused() {
         json!({"tx_conditions": {"max": 1}}),
         json!({"consensus_trigger": {"n": 2}}),
         json!({"attribute_conditions": [{}]}),
+        json!({"environment_in": ["prod"]}),
+        json!({"cron_expr": "* * * * *"}),
+        json!({"time_window": {"after": "08:00"}}),
+        json!({"ip_allowlist": ["10.0.0.0/8"]}),
+        json!({"is_active": false}),
         json!({"conditions": {"environment_in": ["prod"]}}),
+        json!({"conditions": {"cron_expr": "* * * * *"}}),
+        json!({"conditions": {"time_window": {"after": "08:00", "days": ["someday"]}}}),
         json!({"conditions": {"time_window": {"after": "08:00", "before": "20:00", "timezone": "Mars/Base"}}}),
         json!({"permissions": []}),
         json!({"permissions": ["admin"]}),
@@ -157,6 +164,80 @@ async fn agents_own_the_vaults_they_make_and_grant_on_those_only() {
     other.delete(&format!("/v1/vaults/{vault}")).await.refused(403);
     agent.delete(&format!("/v1/vaults/{vault}")).await.expect(204);
     other.get(&format!("/v1/vaults/{vault}/secrets/a")).await.refused(404);
+}
+
+#[tokio::test]
+async fn an_agent_grants_nothing_that_is_not_its_own_and_no_signing_key() {
+    let stack = Stack::start().await;
+    let (id, agent) = plain_agent(&stack, json!({"intents_api_enabled": true, "scopes": ["api/**", "keys/*"]})).await;
+    let (friend_id, friend) = plain_agent(&stack, json!({"intents_api_enabled": true})).await;
+    let vault = agent.post("/v1/vaults", &json!({"name": "mine"})).await.expect(201);
+    let vault = format!("/v1/vaults/{}", vault["id"].as_str().unwrap());
+    let policies = format!("{vault}/policies");
+    let to_friend = |pattern: &str| json!({"secret_path_pattern": pattern, "principal_type": "agent", "principal_id": friend_id, "permissions": ["read", "write"]});
+    for beyond in ["**", "*", "*/x", "db/**", "keys/**", "keys/base-signer", "agents/*/keys/*"] {
+        agent.post(&policies, &to_friend(beyond)).await.refused(403);
+    }
+    agent.post(&policies, &to_friend("api/*")).await.expect(201);
+
+    // An agent without scopes may say `**`, which opens everything but keys: neither to sign with, nor to read or replace.
+    let (wide_id, wide) = plain_agent(&stack, json!({})).await;
+    let wide_vault = wide.post("/v1/vaults", &json!({"name": "wide"})).await.expect(201);
+    let wide_vault = format!("/v1/vaults/{}", wide_vault["id"].as_str().unwrap());
+    let key = json!({"value": crate::harness::stack::fresh_scalar(), "type": "private_key"});
+    stack.owner.put(&format!("{wide_vault}/secrets/keys/base-signer"), &key).await.expect(201);
+    stack.owner.put(&format!("{wide_vault}/secrets/api/x"), &json!({"value": "v"})).await.expect(201);
+    let wide_policies = format!("{wide_vault}/policies");
+    let made = wide.post(&wide_policies, &to_friend("**")).await.expect(201);
+    friend.get(&format!("{wide_vault}/secrets/api/x")).await.expect(200);
+    friend.put(&format!("{wide_vault}/secrets/keys/new"), &json!({"value": "v"})).await.refused(403);
+    let listed = friend.get(&format!("{wide_vault}/secrets")).await.expect(200);
+    assert_eq!(listed["secrets"].as_array().unwrap().len(), 1, "{listed}");
+    let path = format!("/v1/agents/{friend_id}/transactions");
+    friend.post(&path, &crate::harness::stack::pay("0.001")).await.refused(403);
+    // A human opens it: then it is a key that may be used (and has nothing to spend).
+    let by_human = stack.owner.post(&wide_policies, &to_friend("keys/*")).await.expect(201);
+    friend.post(&path, &crate::harness::stack::pay("0.001")).await.refused(422);
+
+    // What a human said on an agent's vault is not the agent's to change; its own is, and the human's all of it.
+    let by_human = format!("{wide_policies}/{}", by_human["id"].as_str().unwrap());
+    wide.put(&by_human, &json!({"conditions": {}})).await.refused(403);
+    wide.delete(&by_human).await.refused(403);
+    let own = format!("{wide_policies}/{}", made["id"].as_str().unwrap());
+    wide.put(&own, &json!({"permissions": ["read"]})).await.expect(200);
+    stack.owner.put(&own, &json!({"permissions": ["write"]})).await.expect(200);
+    friend.put(&format!("{wide_vault}/secrets/keys/new"), &json!({"value": "v"})).await.expect(201);
+    wide.delete(&own).await.expect(204);
+    assert_ne!(id, wide_id);
+}
+
+#[tokio::test]
+async fn a_window_is_by_the_clock_of_its_place_on_every_daemon() {
+    let stack = Stack::with(Options { daemons: 2, chains: Vec::new(), ..Options::default() }).await;
+    let vault = vault_with_secret(&stack, "api/stripe").await;
+    let path = format!("/v1/vaults/{vault}/secrets/api/stripe");
+    // Kiritimati is 14 hours ahead and Niue 11 behind: it is never the same day of the week in both.
+    let today = |zone: &str| {
+        let zone = jiff::tz::TimeZoneDatabase::bundled().get(zone).unwrap();
+        jiff::Timestamp::now().to_zoned(zone).weekday().to_monday_one_offset()
+    };
+    let (ahead, behind) = (today("Pacific/Kiritimati"), today("Pacific/Niue"));
+    for (days, zone, open) in [
+        (vec![ahead], "Pacific/Kiritimati", true),
+        (vec![behind], "Pacific/Niue", true),
+        (vec![behind], "Pacific/Kiritimati", false),
+        (vec![ahead], "Pacific/Niue", false),
+        (vec![1, 2, 3, 4, 5, 6, 7], "Antarctica/Troll", true),
+    ] {
+        let (id, agent) = plain_agent(&stack, json!({})).await;
+        let window = json!({"time_window": {"days": days, "timezone": zone}});
+        let made = grant(&stack.owner, &vault, &id, json!({"conditions": window})).await;
+        assert_eq!(made["conditions"], window, "as it was given");
+        for daemon in &stack.daemons {
+            let status = agent.at(&daemon.url).get(&path).await.status.as_u16();
+            assert_eq!(status, if open { 200 } else { 403 }, "{days:?} {zone}");
+        }
+    }
 }
 
 /// The status of a request whose target is sent as it stands: clients fold `..` away before it leaves them.

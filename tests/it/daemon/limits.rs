@@ -1,5 +1,7 @@
 //! Rate limits are keyed by what the caller cannot choose: the socket's peer, or the authenticated principal.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::client::{Client, Reply};
 use crate::harness::freeze::Frozen;
-use crate::harness::stack::{Options, Stack, pay};
+use crate::harness::stack::{Options, Stack, pay, until};
 
 /// A stack whose daemon has these `[limits]`.
 async fn limited(limits: &str) -> Stack {
@@ -171,4 +173,76 @@ async fn threat_46_a_principal_is_limited_by_who_it_is() {
     assert_too_many(&refused);
     assert_eq!(stack.count("SELECT count(*) FROM idempotency").await, 0, "nothing was claimed");
     other.submit(pay("0.001")).await.expect(201);
+}
+
+/// A POST whose body is promised and does not come.
+fn hanging(base: &str, path: &str, key: &str) -> TcpStream {
+    let address = base.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\nContent-Length: 1000\r\n\r\n{{\"name\":"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn threat_29_slow_bodies_of_one_principal_hold_up_nobody_else_and_not_for_long() {
+    let stack = limited("principal_concurrency = 3\nbody_deadline_s = 4").await;
+    let agent = stack.agent(json!({})).await;
+    let key = stack.owner.bearer.clone().unwrap();
+    let slow: Vec<TcpStream> = (0..3).map(|_| hanging(&stack.owner.base, "/v1/vaults", &key)).collect();
+    let soon = Duration::from_secs(20);
+    until(soon, "three are served", async || stack.owner.get("/v1/vaults").await.status == 429).await;
+    let refused = stack.owner.get("/v1/vaults").await;
+    if refused.status != 200 {
+        assert_too_many(&refused);
+        assert!(refused.body["detail"].as_str().unwrap().contains("at once"), "{}", refused.body);
+    }
+    agent.submit(pay("0.001")).await.expect(201);
+    for mut stream in slow {
+        stream.set_read_timeout(Some(soon)).unwrap();
+        let mut reply = [0; 64];
+        let read = stream.read(&mut reply).unwrap();
+        let head = String::from_utf8_lossy(&reply[..read]).into_owned();
+        assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+    }
+    // A place is given back also by who goes away without a word.
+    drop((0..3).map(|_| hanging(&stack.owner.base, "/v1/vaults", &key)).collect::<Vec<_>>());
+    until(soon, "there is room again", async || stack.owner.get("/v1/vaults").await.status == 200).await;
+    assert_eq!(stack.count("SELECT count(*) FROM vaults WHERE name NOT LIKE 'keys of %'").await, 0);
+}
+
+#[tokio::test]
+async fn threat_29_bodies_are_bounded_in_size_and_depth_on_every_kind_of_route() {
+    let stack = limited("").await;
+    let agent = stack.agent(json!({})).await;
+    let agent_path = format!("/v1/agents/{}", agent.id);
+    let routes = [
+        (&stack.owner, Method::POST, "/v1/vaults", "name"),
+        (&stack.owner, Method::PATCH, agent_path.as_str(), "memo"),
+        (&stack.owner, Method::PATCH, "/v1/org/settings", "require_simulation"),
+        (&stack.owner, Method::POST, "/v1/security/ip-rules", "cidr"),
+        (&agent.client, Method::POST, &agent.path(), "memo"),
+    ];
+    for (client, method, path, field) in routes {
+        let send = |body: String| Client::send(client.request(method.clone(), path).body(body));
+        let ten_megabytes = format!("{{\"{field}\":\"{}\"}}", "x".repeat(10 * 1024 * 1024));
+        let deep = format!("{{\"{field}\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(send(ten_megabytes).await.status, 413, "{method} {path}");
+        assert_eq!(send(deep).await.status, 400, "{method} {path}");
+        assert_eq!(send("[".repeat(100_000)).await.status, 400, "{method} {path}");
+    }
+    stack.owner.get("/v1/vaults").await.expect(200);
+}
+
+#[tokio::test]
+async fn threat_46_paths_that_are_none_are_limited_as_all_requests_without_credentials() {
+    let stack = limited(SLOW).await;
+    let nobody = stack.owner.by(None);
+    assert_limited(8, 404, async |round| {
+        Client::send(disguised(nobody.request(Method::GET, &format!("/v1/nothing/{round}")), round)).await
+    })
+    .await;
+    assert_too_many(&nobody.delete("/v1/health").await);
 }

@@ -106,6 +106,10 @@ async fn explain(
             Ok(_) => error.into(),
             Err(problem) => problem,
         },
+        SecretError::Limit(reached) => match deny(app, principal, asked, resource, reached).await {
+            Ok(_) => error.into(),
+            Err(problem) => problem,
+        },
         _ => error.into(),
     }
 }
@@ -227,6 +231,7 @@ impl From<SecretError> for Problem {
         match error {
             SecretError::Access(error) => error.into(),
             SecretError::Refused(refusal) => refusal.into(),
+            SecretError::Limit(reached) => reached.into(),
             SecretError::NotFound | SecretError::NoVault | SecretError::NoVersion => Self::not_found(text),
             SecretError::Deleted
             | SecretError::Expired

@@ -4,8 +4,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::Stored;
+use crate::access::SecretPath;
 use crate::db::DbError;
-use crate::ids::{OrgId, VaultId};
+use crate::ids::{OrgId, SecretId, VaultId};
 
 /// Which secrets of a vault.
 #[derive(Clone, Debug, Default)]
@@ -45,4 +46,22 @@ pub async fn page(
     .fetch_all(conn)
     .await?;
     Ok(secrets)
+}
+
+/// Where a secret of the organisation is, deleted ones too. `None` also for a path that this binary does not understand.
+///
+/// # Errors
+/// As any statement.
+pub async fn place(
+    conn: &mut PgConnection,
+    org_id: OrgId,
+    id: SecretId,
+) -> Result<Option<(VaultId, SecretPath)>, DbError> {
+    let place: Option<(VaultId, String)> =
+        sqlx::query_as("SELECT vault_id, path FROM secrets WHERE id = $1 AND org_id = $2")
+            .bind(id)
+            .bind(org_id)
+            .fetch_optional(conn)
+            .await?;
+    Ok(place.and_then(|(vault_id, path)| Some((vault_id, SecretPath::parse(&path).ok()?))))
 }

@@ -59,6 +59,9 @@ impl Caller {
     ];
 }
 
+/// Everything that is limited by number.
+const LIMITED: &str = "{rule_id}/{invitation_id}";
+
 /// The daemon's own table.
 fn routes() -> Vec<Route> {
     let mut table = router::routes().table().to_vec();
@@ -139,7 +142,8 @@ struct World {
 }
 
 impl World {
-    async fn make(stack: &Stack, org_id: &str) -> Self {
+    /// What `template` names, and what every organisation may have as many of as it likes.
+    async fn make(stack: &Stack, org_id: &str, template: &str) -> Self {
         let Human { id: owner_id, client: owner } = stack.human(org_id, "owner").await;
         let vault_id = text(&owner.post("/v1/vaults", &json!({"name": Uuid::new_v4()})).await.expect(201), "id");
         let vault = format!("/v1/vaults/{vault_id}");
@@ -151,6 +155,7 @@ impl World {
                             "permissions": ["read", "write", "delete"]});
         let policy = owner.post(&format!("{vault}/policies"), &policy).await.expect(201);
         let (share_id, transaction_id) = (Uuid::new_v4(), Uuid::new_v4());
+        let (rule_id, invitation_id, rotation_id) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
         let secret_id = text(&secret, "id");
         // A share that the agent has accepted, past the limit on making them; a transaction that its simulation stopped.
         stack
@@ -160,9 +165,28 @@ impl World {
                  INSERT INTO intents (id, org_id, agent_id, kind, chain_id, chain, spend_group, from_address, to_address, value_wei, gas_limit,
                                       gas_price, checked_hash, simulation_status)
                  VALUES ('{transaction_id}', '{org_id}', '{agent_id}', 'submit', 8453, 'base', 'eth', decode(repeat('11', 20), 'hex'),
-                         decode(repeat('22', 20), 'hex'), 1, 21000, 1, decode(repeat('33', 32), 'hex'), 'reverted')"
+                         decode(repeat('22', 20), 'hex'), 1, 21000, 1, decode(repeat('33', 32), 'hex'), 'reverted');
+                 INSERT INTO cmek_rotations (id, org_id, vault_id, old_fingerprint, new_fingerprint, state, total, lease_until, completed_at)
+                 VALUES ('{rotation_id}', '{org_id}', '{vault_id}', repeat('a', 64), repeat('b', 64), 'completed', 0, now(), now())"
             ))
             .await;
+        if template.contains("{rule_id}") {
+            stack
+                .sql(&format!(
+                    "INSERT INTO ip_rules (id, org_id, rule_type, network, applies_to, created_by)
+                     VALUES ('{rule_id}', '{org_id}', 'deny', '203.0.113.0/24', 'all', '{owner_id}')"
+                ))
+                .await;
+        }
+        if template.contains("{invitation_id}") {
+            stack
+                .sql(&format!(
+                    "INSERT INTO invitations (id, org_id, email, role, token_hash, expires_at)
+                     VALUES ('{invitation_id}', '{org_id}', '{invitation_id}@example.org', 'member', sha256('{invitation_id}'),
+                             now() + interval '1 day')"
+                ))
+                .await;
+        }
         let values = BTreeMap::from([
             ("vault_id", vault_id),
             ("path", "a/b".to_owned()),
@@ -172,7 +196,13 @@ impl World {
             ("share_id", share_id.to_string()),
             ("transaction_id", transaction_id.to_string()),
             ("user_id", stack.human(org_id, "member").await.id),
+            ("rule_id", rule_id.to_string()),
+            ("invitation_id", invitation_id.to_string()),
+            ("rotation_id", rotation_id.to_string()),
+            ("org_id", org_id.to_owned()),
             ("name_or_id", "base".to_owned()),
+            ("chain", "ethereum".to_owned()),
+            ("chain_id", "8453".to_owned()),
         ]);
         Self { values, agent_key, owner_key: owner.bearer.unwrap() }
     }
@@ -188,7 +218,10 @@ impl World {
             Some(name) => other.filter(|(n, _)| *n == name).map_or_else(|| self.value(name), |(_, v)| v).to_owned(),
             None => segment.to_owned(),
         };
-        template.split('/').map(one).collect::<Vec<_>>().join("/")
+        let path = template.split('/').map(one).collect::<Vec<_>>().join("/");
+        // These have the version's number behind the secret's path.
+        let of_version = ["/secret-version/", "/secret-version-disable/"].iter().any(|part| template.contains(part));
+        if of_version { format!("{path}/1") } else { path }
     }
 }
 
@@ -212,4 +245,10 @@ async fn call(client: &Client, route: &Route, path: &str, world: &World) -> Repl
 
 fn changes(method: &Method) -> bool {
     *method != Method::GET
+}
+
+/// Routes of which the owner is told 403 before the id is looked at: they are for agents, or for whoever runs the installation.
+fn is_for_others(method: &Method, path: &str) -> bool {
+    let path = path.trim_end_matches("/sign");
+    path.starts_with("/v1/admin/") || *method == Method::POST && path == "/v1/agents/{agent_id}/transactions"
 }

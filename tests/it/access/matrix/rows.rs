@@ -32,6 +32,24 @@ pub fn body(route: &Route, world: &World) -> Option<Value> {
             json!({"recipient_type": "anyone_with_link", "expires_at": tomorrow})
         }
         "POST /v1/shares/{share_id}/accept" | "POST /v1/shares/{share_id}/decline" => json!({}),
+        "POST /v1/agents/{agent_id}/signing-keys" => json!({"chain": "ethereum"}),
+        "POST /v1/agents/{agent_id}/signing-keys/{chain}/rotate" => json!({}),
+        "POST /v1/vaults/{vault_id}/secret-rotate/{*path}" => json!({"length": 20}),
+        "POST /v1/vaults/{vault_id}/secret-restore/{*path}"
+        | "POST /v1/vaults/{vault_id}/secret-version-disable/{*path}" => json!({}),
+        "POST /v1/vaults/{vault_id}/cmek" => json!({"fingerprint": "ab".repeat(32)}),
+        "POST /v1/vaults/{vault_id}/cmek-rotate" => json!({"new_fingerprint": "cd".repeat(32)}),
+        "POST /v1/org/invite" => json!({"email": format!("{}@example.org", Uuid::new_v4()), "role": "member"}),
+        "POST /v1/auth/accept-invite" => json!({"token": "none", "password": "correct horse battery"}),
+        "PATCH /v1/org/members/{user_id}" => json!({"role": "member"}),
+        "PATCH /v1/org/settings" => json!({"require_simulation": false}),
+        "POST /v1/security/ip-rules" => json!({"rule_type": "deny", "cidr": "198.51.100.0/24"}),
+        "PATCH /v1/billing/overage-method" | "PATCH /v1/billing/credits/overage-method" => json!({"method": "credits"}),
+        // Whether somebody may is decided before the body is looked at; a new chain needs a node that answers.
+        "POST /v1/admin/chains" => json!({}),
+        "PUT /v1/admin/chains/{chain_id}" => json!({"display_name": "Base"}),
+        "PUT /v1/admin/settings" => json!({}),
+        "PUT /v1/admin/organisations/{org_id}/limits" => json!({"vaults": 1_000_000}),
         route => panic!("{route} has no row: give it a good body here"),
     };
     Some(body)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use futures::StreamExt as _;
 use intentd::http::routes::Route;
 
-use super::{Caller, Scene, World, call, changes, parameter, parameters, routes};
+use super::{Caller, LIMITED, Scene, World, call, changes, is_for_others, parameter, parameters, routes};
 
 /// Cells that are asked at once.
 const AT_ONCE: usize = 16;
@@ -57,7 +57,7 @@ async fn cell(
     caller: Caller,
 ) -> u16 {
     let reply = if changes(&route.method) {
-        let world = World::make(&scene.stack, &scene.stack.org_id).await;
+        let world = World::make(&scene.stack, &scene.stack.org_id, route.path).await;
         let client = scene.client(caller, &world).await;
         call(&client, route, &world.path(route.path, None), &world).await
     } else {
@@ -74,7 +74,7 @@ async fn cell(
 #[tokio::test]
 async fn every_route_answers_every_caller_as_written_down() {
     let scene = Scene::set().await;
-    let world = World::make(&scene.stack, &scene.stack.org_id).await;
+    let world = World::make(&scene.stack, &scene.stack.org_id, LIMITED).await;
     let mut clients = BTreeMap::new();
     for (caller, _) in Caller::ALL {
         clients.insert(caller, scene.client(caller, &world).await);
@@ -133,6 +133,7 @@ fn threat_30_the_public_routes_are_these() {
         "GET /v1/health/hsm",
         "GET /v1/auth/jwt-public-key",
         "GET /v1/share/{share_id}",
+        "POST /v1/auth/accept-invite",
         "POST /v1/auth/agent-token",
         "POST /v1/auth/api-key-token",
         "POST /v1/auth/refresh",
@@ -157,6 +158,8 @@ fn threat_21_an_agents_token_reaches_no_route_of_humans() {
         "GET /v1/agents",
         "GET /v1/agents/me",
         "GET /v1/agents/{agent_id}",
+        "GET /v1/agents/{agent_id}/signing-keys",
+        "GET /v1/agents/{agent_id}/signing-keys/{chain}/balance",
         "GET /v1/agents/{agent_id}/transactions",
         "GET /v1/agents/{agent_id}/transactions/{transaction_id}",
         "GET /v1/share/{share_id}",
@@ -165,6 +168,8 @@ fn threat_21_an_agents_token_reaches_no_route_of_humans() {
         "GET /v1/vaults",
         "GET /v1/vaults/{vault_id}",
         "GET /v1/vaults/{vault_id}/policies",
+        "GET /v1/vaults/{vault_id}/secret-version/{*path}",
+        "GET /v1/vaults/{vault_id}/secret-versions/{*path}",
         "GET /v1/vaults/{vault_id}/secrets",
         "GET /v1/vaults/{vault_id}/secrets/{*path}",
         "POST /v1/agents/{agent_id}/transactions",
@@ -173,6 +178,8 @@ fn threat_21_an_agents_token_reaches_no_route_of_humans() {
         "POST /v1/shares/{share_id}/accept",
         "POST /v1/shares/{share_id}/decline",
         "POST /v1/vaults",
+        "POST /v1/vaults/{vault_id}/secret-rotate/{*path}",
+        "POST /v1/vaults/{vault_id}/secret-version-disable/{*path}",
         "PUT /v1/vaults/{vault_id}/secrets/{*path}",
     ];
     for (route, row) in written() {
@@ -189,8 +196,8 @@ fn threat_21_an_agents_token_reaches_no_route_of_humans() {
 #[test]
 fn threat_31_what_a_path_names_is_not_there_for_another_organisation() {
     for (route, row) in written().iter().filter(|(route, _)| {
-        let path = route.split(' ').nth(1).unwrap();
-        parameters(path).any(|name| name != "name_or_id")
+        let (method, path) = route.split_once(' ').unwrap();
+        !is_for_others(&method.parse().unwrap(), path) && parameters(path).any(|name| name != "name_or_id")
     }) {
         assert_eq!(status(row, Caller::OtherOwner), 404, "{route}");
         let agent = status(row, Caller::OtherAgent);
@@ -201,7 +208,20 @@ fn threat_31_what_a_path_names_is_not_there_for_another_organisation() {
 #[test]
 fn the_routes_that_existing_clients_know_are_all_there() {
     /// Of the contract, and not served. Take a line away when its route comes.
-    const ABSENT: &[&str] = &[];
+    const ABSENT: &[&str] = &[
+        "POST /v1/agents/enroll",
+        "POST /v1/agents/{agent_id}/rotate-identity-keys",
+        "POST /v1/agents/{agent_id}/transactions/simulate",
+        "POST /v1/agents/{agent_id}/transactions/simulate-bundle",
+        "GET /v1/auth/api-keys",
+        "POST /v1/auth/api-keys",
+        "DELETE /v1/auth/api-keys/{key_id}",
+        "DELETE /v1/auth/me",
+        "GET /v1/auth/me",
+        "PATCH /v1/auth/me",
+        "POST /v1/auth/signup",
+        "POST /v1/auth/token",
+    ];
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract/routes.txt");
     // The names of parameters are nobody's business.
     let shape = |path: &str| path.split('/').map(|s| parameter(s).map_or(s, |_| "{}")).collect::<Vec<_>>().join("/");

@@ -1,0 +1,6 @@
+//! What an organisation has set for itself.
+
+pub mod http;
+pub mod store;
+
+pub use store::Settings;

@@ -1,0 +1,4 @@
+//! The installation: chains that come and go while daemons run, and settings that bind every organisation.
+
+mod chains;
+mod settings;
