@@ -1,9 +1,12 @@
 //! What every request needs: the pool, the HSM, the chains, and the running tasks.
 
+use std::sync::OnceLock;
+
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::agent_token::Issuers;
 use crate::chain::Chains;
 use crate::config::Config;
 use crate::hsm::Hsm;
@@ -11,6 +14,9 @@ use crate::http::limits::Limits;
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker::Nudges;
+use crate::mail::Mailer;
+use crate::outbound::Outbound;
+use crate::users::password::Passwords;
 
 /// One running daemon.
 pub struct App {
@@ -30,8 +36,20 @@ pub struct App {
     pub lanes: LaneQueues,
     /// Rate limits.
     pub limits: Limits,
+    /// Requests to addresses that people give us.
+    pub outbound: Outbound,
+    /// The keys of the providers that vouch for agents.
+    pub issuers: Issuers,
     /// Wakes the tracker.
     pub tracker: Nudges,
+    /// Letters to humans.
+    pub mail: Mailer,
+    /// The hashing of passwords, which is kept from taking the whole machine.
+    pub passwords: Passwords,
+    /// Where the daemon serves, once it does.
+    pub served_at: OnceLock<String>,
+    /// When humans' keys were last used, until it is written.
+    pub last_used: crate::access::last_used::LastUsed,
     /// Failed authentications, counted until they are written.
     pub auth_failures: crate::audit::failures::Failures,
     /// The organisations' rules about addresses, as they were read lately.
@@ -44,4 +62,15 @@ pub struct App {
     pub tasks: TaskTracker,
     /// Cancelled when the daemon is to stop.
     pub stopping: CancellationToken,
+}
+
+impl App {
+    /// What links to this installation begin with, without a slash at the end: as configured, or else where it listens. Never what a
+    /// request's headers say.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let configured = self.config.public_url.as_ref().map(ToString::to_string);
+        let url = configured.or_else(|| self.served_at.get().cloned());
+        url.unwrap_or_else(|| format!("http://{}", self.config.listen)).trim_end_matches('/').to_owned()
+    }
 }

@@ -159,7 +159,7 @@ pub struct Bootstrap {
     /// Email address of its owner.
     #[arg(long)]
     pub email: String,
-    /// A file whose first line is the owner's password (12 characters or more). Without it the owner has the API key only.
+    /// A file whose first line is the owner's password (at least 12 characters: upper and lower case, a digit and a special one). Without it the owner has the API key only.
     #[arg(long)]
     pub password_file: Option<PathBuf>,
     /// Print JSON: {"org_id", "user_id", "api_key"}.

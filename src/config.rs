@@ -1,5 +1,6 @@
 //! Configuration: one TOML file and the environment, which wins. Read whole, validated whole, printed redacted.
 
+mod environment;
 mod secret;
 
 use std::net::SocketAddr;
@@ -8,10 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::access::agent_token::OidcConfig;
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
 use crate::http::limits::LimitsConfig;
+use crate::http::tls::TlsConfig;
 use crate::keks::KeksConfig;
+use crate::mail::MailConfig;
+use crate::outbound::OutboundConfig;
 use crate::vaults::VaultsConfig;
 
 pub use secret::Secret;
@@ -87,6 +92,14 @@ impl Default for IntentsConfig {
     }
 }
 
+/// `[signup]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignupConfig {
+    /// Whether whoever has an email address may make an organisation. Environment: `INTENTD_SIGNUP_ENABLED`.
+    pub enabled: bool,
+}
+
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -95,7 +108,7 @@ pub struct Config {
     pub environment: Environment,
     /// Where to listen: loopback unless you say otherwise. Environment: `INTENTD_LISTEN`.
     pub listen: SocketAddr,
-    /// What the daemon is reached at from outside, for links: `https://intents.example.com`. `None`: what it listens on. Environment:
+    /// Where people reach this installation; links begin with it: `https://intents.example.com`. `None`: what it listens on. Environment:
     /// `INTENTD_PUBLIC_URL`.
     pub public_url: Option<url::Url>,
     /// Gets the daemon's URL once it serves. Environment: `INTENTD_READY_FILE`.
@@ -120,8 +133,18 @@ pub struct Config {
     pub intents: IntentsConfig,
     /// Vaults and secrets.
     pub vaults: VaultsConfig,
-    /// Rate limits.
+    /// Rate limits, and where requests come from.
     pub limits: LimitsConfig,
+    /// Whether anybody may sign up.
+    pub signup: SignupConfig,
+    /// Letters to humans.
+    pub mail: MailConfig,
+    /// TLS of our own, and the client certificates that proxies tell of.
+    pub tls: TlsConfig,
+    /// Agents that an OpenID provider vouches for.
+    pub oidc: OidcConfig,
+    /// Requests to addresses that people give us.
+    pub outbound: OutboundConfig,
 }
 
 impl Default for Config {
@@ -142,6 +165,11 @@ impl Default for Config {
             intents: IntentsConfig::default(),
             vaults: VaultsConfig::default(),
             limits: LimitsConfig::default(),
+            signup: SignupConfig::default(),
+            mail: MailConfig::default(),
+            tls: TlsConfig::default(),
+            oidc: OidcConfig::default(),
+            outbound: OutboundConfig::default(),
         }
     }
 }
@@ -181,39 +209,6 @@ pub enum ConfigError {
     Incomplete(Vec<String>),
 }
 
-/// Environment variables and the keys they set. The order is the order of the README's table.
-const ENVIRONMENT: &[(&str, &str)] = &[
-    ("INTENTD_ENVIRONMENT", "environment"),
-    ("INTENTD_LISTEN", "listen"),
-    ("INTENTD_READY_FILE", "ready_file"),
-    ("INTENTD_LOG", "log"),
-    ("INTENTD_LOG_FORMAT", "log_format"),
-    ("INTENTD_DRAIN_S", "drain_s"),
-    ("INTENTD_DATABASE_URL", "database.url"),
-    ("INTENTD_DATABASE_MAX_CONNECTIONS", "database.max_connections"),
-    ("INTENTD_HSM_MODULE", "hsm.module"),
-    ("INTENTD_HSM_TOKEN_LABEL", "hsm.token_label"),
-    ("INTENTD_HSM_TOKEN_SERIAL", "hsm.token_serial"),
-    ("INTENTD_HSM_PIN_FILE", "hsm.pin.file"),
-    ("INTENTD_HSM_WORKERS", "hsm.workers"),
-    ("INTENTD_HSM_CUSTODY", "hsm.custody"),
-    ("INTENTD_KEKS_POLL_MS", "keks.poll_ms"),
-    ("INTENTD_KEKS_GRACE_S", "keks.grace_s"),
-    ("INTENTD_CHAINS_FILE", "chains.file"),
-    ("INTENTD_REQUIRE_SIMULATION", "intents.require_simulation"),
-    ("INTENTD_CLAIM_LEASE_S", "intents.claim_lease_s"),
-    ("INTENTD_TRACKER_INTERVAL_MS", "intents.tracker_interval_ms"),
-    ("INTENTD_REBROADCAST_S", "intents.rebroadcast_s"),
-    ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks"),
-    ("INTENTD_PUBLIC_URL", "public_url"),
-    ("INTENTD_VAULTS_KEPT_VERSIONS", "vaults.kept_versions"),
-    ("INTENTD_LIMITS_AUTH_BURST", "limits.auth_burst"),
-    ("INTENTD_LIMITS_IP_BURST", "limits.ip_burst"),
-];
-
-/// Prefix of the variables that carry RPC URLs.
-const RPC_URL_PREFIX: &str = "INTENTD_RPC_URL_";
-
 impl Config {
     /// Reads `file` (or nothing) and the environment over it.
     ///
@@ -237,31 +232,17 @@ impl Config {
 
     /// The pure half of [`Config::load`].
     fn from_parts(mut table: Table, vars: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        for (name, value) in vars {
-            if let Some(chain) = name.strip_prefix(RPC_URL_PREFIX) {
-                let chain = chain.to_ascii_lowercase().replace('_', "-");
-                set(&mut table, &format!("chains.rpc_urls.{chain}"), Value::String(value));
-            } else if let Some((_, key)) = ENVIRONMENT.iter().find(|(variable, _)| *variable == name) {
-                set(&mut table, key, scalar(key, value));
-            }
+        for (variable, value) in vars {
+            environment::apply(&mut table, &variable, value);
         }
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let key = error.path().to_string();
-            let variable = ENVIRONMENT.iter().find(|(_, k)| *k == key).map(|(v, _)| format!(" (environment: {v})"));
+            let variable = environment::variable_of(&key).map(|variable| format!(" (environment: {variable})"));
             ConfigError::Key {
                 key: key.clone() + &variable.unwrap_or_default(),
                 message: secret_form(&key).unwrap_or(error.inner().message()).to_owned(),
             }
         })
-    }
-
-    /// A link to a path of the daemon, which begins with `/`.
-    #[must_use]
-    pub fn link(&self, path: &str) -> String {
-        match &self.public_url {
-            Some(url) => format!("{}{path}", url.as_str().trim_end_matches('/')),
-            None => format!("http://{}{path}", self.listen),
-        }
     }
 
     /// Everything that `serve` needs and that is not there, in one list.
@@ -299,83 +280,27 @@ impl Config {
         if self.limits.body_deadline_s == 0 {
             missing.push("`limits.body_deadline_s` must be above 0".to_owned());
         }
-        let zero_rate = [
-            ("limits.ip_per_second", self.limits.ip_per_second),
-            ("limits.ip_burst", self.limits.ip_burst),
-            ("limits.principal_per_second", self.limits.principal_per_second),
-            ("limits.principal_burst", self.limits.principal_burst),
-            ("limits.principal_concurrency", self.limits.principal_concurrency),
-            ("limits.auth_per_second", self.limits.auth_per_second),
-            ("limits.auth_burst", self.limits.auth_burst),
-        ];
-        missing.extend(zero_rate.iter().filter(|(_, n)| *n == 0).map(|(k, _)| format!("`{k}` must be above 0")));
+        missing.extend(self.mail.faults());
+        missing.extend(self.limits.zero_rates().map(|key| format!("`{key}` must be above 0")));
+        missing.extend(self.tls.problem());
         if missing.is_empty() { Ok(()) } else { Err(ConfigError::Incomplete(missing)) }
     }
 
-    /// Variables that look like ours and are not: most likely a typing error.
+    /// Variables that look like ours and are not: most likely typing errors.
     #[must_use]
     pub fn unknown_variables() -> Vec<String> {
-        const FOR_CLIENTS: &[&str] = &[
-            "INTENTD_URL",
-            "INTENTD_USER_KEY",
-            "INTENTD_USER_EMAIL",
-            "INTENTD_USER_PASSWORD",
-            "INTENTD_ORG_ID",
-            "INTENTD_VAULT_ID",
-            "INTENTD_AGENT_ID",
-            "INTENTD_AGENT_KEY",
-            "INTENTD_SIGNER_ADDRESS",
-            "INTENTD_PIDS",
-            "INTENTD_HSM_PIN",
-            "INTENTD_CONFIG",
-            "INTENTD_ANVIL_BIN",
-        ];
-        std::env::vars()
-            .map(|(name, _)| name)
-            .filter(|name| name.starts_with("INTENTD_") && !name.starts_with(RPC_URL_PREFIX))
-            .filter(|name| !ENVIRONMENT.iter().any(|(variable, _)| variable == name))
-            .filter(|name| !FOR_CLIENTS.contains(&name.as_str()))
-            .collect()
+        std::env::vars().map(|(variable, _)| variable).filter(|variable| environment::is_unknown(variable)).collect()
     }
 }
 
 /// What a key that holds or names a secret must be. An error of the parser would show what is there instead.
 fn secret_form(key: &str) -> Option<&'static str> {
     match key {
+        "mail.smtp_url" => Some("must be a string, smtps://user:password@host"),
         "database.url" => Some("must be a string, postgres://user:password@host/database"),
         _ if key == "hsm.pin" || key.starts_with("hsm.pin.") => Some("must be { file = \"…\" } or { env = \"NAME\" }"),
         _ if key.starts_with("chains.rpc_urls") => Some("must be a table of strings: a URL for each chain's name"),
         _ => None,
-    }
-}
-
-/// Environment values are texts; keys that hold numbers or flags get them as such.
-fn scalar(key: &str, value: String) -> Value {
-    const TEXTS: &[&str] =
-        &["database.url", "hsm.token_label", "hsm.token_serial", "hsm.pin.file", "hsm.wrap_mechanism", "log", "listen"];
-    if TEXTS.contains(&key) {
-        return Value::String(value);
-    }
-    match (value.parse::<i64>(), value.as_str()) {
-        (Ok(number), _) => Value::Integer(number),
-        (_, "true") => Value::Boolean(true),
-        (_, "false") => Value::Boolean(false),
-        _ => Value::String(value),
-    }
-}
-
-/// Sets a dotted key, making tables on the way.
-fn set(table: &mut Table, key: &str, value: Value) {
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-        }
-        Some((head, rest)) => {
-            let inner = table.entry(head).or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                set(inner, rest, value);
-            }
-        }
     }
 }
 

@@ -53,6 +53,8 @@ id!(/// An agent.
     AgentId);
 id!(/// A vault.
     VaultId);
+id!(/// A letter that is to be sent.
+    MailId);
 id!(/// A secret: stable over its versions.
     SecretId);
 id!(/// An access policy.

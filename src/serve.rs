@@ -2,28 +2,34 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::agent_token::Issuers;
+use crate::access::last_used::LastUsed;
 use crate::app::App;
 use crate::chain::{Chains, DEFAULT_CHAINS, registry};
 use crate::config::{ChainsConfig, Config, Environment};
 use crate::db;
 use crate::hsm::Hsm;
 use crate::http::limits::Limits;
+use crate::http::listen::{Connection, Listener};
 use crate::http::router::router;
+use crate::http::tls::{self, OwnCertificate};
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
 use crate::intents::tracker;
 use crate::keks::{self, KekError};
+use crate::mail::Mailer;
+use crate::outbound::Outbound;
 use crate::platform;
+use crate::users::password::Passwords;
 
 /// Runs the daemon until SIGINT or SIGTERM.
 ///
@@ -34,24 +40,29 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     crate::harden::no_core_dumps();
     warn_about(&config);
     tracing::info!(?config, "intentd {} starts", env!("CARGO_PKG_VERSION"));
+    let (tls, certificate) = tls::server_config(&config.tls).context("cannot serve TLS")?.unzip();
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", app.config.listen))?;
     let address = listener.local_addr().context("no local address")?;
+    let url = served_url(&app.config, address);
+    let _ = app.served_at.set(url.clone());
     crate::vaults::cmek::end_all_abandoned(&app).await.context("cannot use the database")?;
     tracker::start(&app);
     keks::start(&app);
+    app.tasks.spawn(crate::mail::keep_delivering(Arc::clone(&app)));
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
     app.tasks.spawn(crate::metering::Meter::keep_flushing(Arc::clone(&app)));
     app.tasks.spawn(platform::chains::keep_refreshing(Arc::clone(&app)));
-    announce(&app.config, address)?;
+    app.tasks.spawn(LastUsed::keep_flushing(Arc::clone(&app)));
+    announce(&app.config, &url)?;
     let stopping = app.stopping.clone();
-    let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
-    let listener = listener.tap_io(|stream| {
-        // Small replies must not wait for more to send.
-        let _ = stream.set_nodelay(true);
-    });
+    let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<Connection>();
+    let listener = Listener::new(listener, tls);
+    if let Some(certificate) = certificate {
+        app.tasks.spawn(reload_on_hangup(certificate, stopping.clone()));
+    }
     tokio::spawn(wait_for_signal(stopping.clone()));
     let server = axum::serve(listener, service).with_graceful_shutdown(stopping.clone().cancelled_owned());
     let drain = Duration::from_secs(app.config.drain_s);
@@ -92,15 +103,22 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
         ),
         Err(error) => return Err(error.into()),
     }
+    let outbound = Outbound::new(&config.outbound).context("cannot make requests of its own")?;
     let app = Arc::new(App {
         daemon_id,
         started_at: crate::clock::now(),
         limits: Limits::new(&config.limits),
+        issuers: Issuers::new(outbound.clone()),
+        outbound,
         db: pool,
         hsm,
         chains,
         lanes: LaneQueues::default(),
         tracker: tracker::Nudges::default(),
+        mail: Mailer::new(&config.mail)?,
+        passwords: Passwords::default(),
+        served_at: OnceLock::new(),
+        last_used: LastUsed::default(),
         auth_failures: crate::audit::failures::Failures::default(),
         ip_rules: crate::access::ip_rules::IpRules::default(),
         meter: crate::metering::Meter::default(),
@@ -145,16 +163,23 @@ fn warn_about(config: &Config) {
     if config.environment == Environment::Production && rustix::process::geteuid().is_root() {
         tracing::warn!("running as root: give the daemon a user of its own");
     }
-    if !config.listen.ip().is_loopback() {
-        tracing::warn!(listen = %config.listen, "listening beyond loopback without TLS of its own: put a TLS proxy in front");
+    if !config.listen.ip().is_loopback() && config.tls.files().is_none() {
+        tracing::warn!(
+            listen = %config.listen,
+            "listening beyond loopback without TLS: set `tls.cert_file` and `tls.key_file`, or put a TLS proxy in front"
+        );
     }
 }
 
+fn served_url(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.tls.files().is_some() { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
 /// Says where it serves: a line for people, a file for scripts.
-fn announce(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
-    let url = format!("http://{address}");
+fn announce(config: &Config, url: &str) -> anyhow::Result<()> {
     if let Some(path) = &config.ready_file {
-        write_whole(path, &url).with_context(|| format!("cannot write the ready file {}", path.display()))?;
+        write_whole(path, url).with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
     tracing::info!("listening on {url}");
     Ok(())
@@ -165,6 +190,23 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let part = path.with_extension("part");
     std::fs::write(&part, text)?;
     std::fs::rename(part, path)
+}
+
+/// SIGHUP: the certificate was renewed.
+async fn reload_on_hangup(certificate: Arc<OwnCertificate>, stopping: CancellationToken) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("cannot wait for SIGHUP: a new certificate needs a restart");
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            _ = hangup.recv() => match certificate.reload() {
+                Ok(()) => tracing::info!("the certificate was read again"),
+                Err(error) => tracing::error!("the old certificate stays: {error:#}"),
+            }
+        }
+    }
 }
 
 async fn wait_for_signal(stopping: CancellationToken) {
@@ -196,6 +238,9 @@ async fn stop(app: Arc<App>, drain: Duration) {
     }
     if let Err(error) = app.meter.flush(&app.db).await {
         tracing::warn!(%error, "the last counts of usage were not written");
+    }
+    if let Err(error) = app.last_used.flush(&app.db).await {
+        tracing::warn!(%error, "the last uses of API keys were not written");
     }
     if let Err(error) = tracker::store::drop_leases(&app.db, app.daemon_id).await {
         tracing::debug!(%error, "leases were not dropped; they end by themselves");

@@ -9,12 +9,16 @@ use super::{Denial, SecretPath};
 pub struct Grants {
     /// The vault is the principal's organisation's, and an agent that is bound to vaults is bound to this one too.
     pub(super) bound: bool,
-    /// An agent whose scopes are all path globs never gets beyond them.
+    /// Only the daemon writes to the vault.
+    pub(super) reserved: bool,
+    /// An agent, or a human's key, whose scopes are all path globs never gets beyond them.
     pub(super) ceiling: Option<Vec<Glob>>,
     /// The principal's policies on the vault.
     pub(super) rules: Vec<Rule>,
     /// It made the vault, or manages the organisation.
     pub(super) owner: bool,
+    /// The credential is a human's key that is limited to paths.
+    pub(super) limited: bool,
     /// For conditions.
     pub(super) at: Circumstances,
 }
@@ -39,6 +43,9 @@ impl Grants {
     /// # Errors
     /// [`Denial`] by the first rule that refuses.
     pub fn check(&self, path: &SecretPath, permission: Permission) -> Result<(), Denial> {
+        if self.reserved && permission != Permission::Read {
+            return Err(Denial::Reserved);
+        }
         self.check_limits(path)?;
         if self.owner || self.rules.iter().any(|rule| rule.grants(path, permission, &self.at)) {
             return Ok(());
@@ -61,11 +68,11 @@ impl Grants {
     /// Whether it may manage the vault: its policies, and its end.
     #[must_use]
     pub fn manages_vault(&self) -> bool {
-        self.bound && self.owner
+        self.bound && self.owner && !self.limited
     }
 }
 
-/// The ceiling that scopes put on an agent. Clients also send scopes of another kind (`vault:read`, `tx:sign`); one of those
+/// The ceiling that scopes put on an agent or on a human's key. Clients also send scopes of another kind (`vault:read`, `tx:sign`); one of those
 /// among them, and the scopes are no ceiling. `*` alone has always meant everything.
 #[must_use]
 pub(super) fn ceiling(scopes: &[String]) -> Option<Vec<Glob>> {
@@ -91,10 +98,22 @@ mod tests {
         };
         Grants {
             bound,
+            reserved: false,
             ceiling: ceiling(&scopes.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()),
             rules: policy.map(rule).into_iter().collect(),
             owner,
+            limited: false,
             at: Circumstances { now: datetime!(2026-11-21 12:00 UTC), ip: None },
+        }
+    }
+
+    #[test]
+    fn nobody_writes_where_only_the_daemon_does() {
+        let path = SecretPath::parse("a/b").unwrap();
+        let reserved = Grants { reserved: true, ..grants(true, &[], None, true) };
+        assert_eq!(reserved.check(&path, Permission::Read), Ok(()));
+        for permission in [Permission::Write, Permission::Delete] {
+            assert_eq!(reserved.check(&path, permission), Err(Denial::Reserved));
         }
     }
 

@@ -15,7 +15,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::jwt::{self, Claims};
-use super::store::AgentIdentity;
 use super::tokens::{KeyKind, PlainKey};
 use super::{AccessError, Action, Actor, Credential, Denial, Principal, store};
 use crate::app::App;
@@ -23,13 +22,13 @@ use crate::audit::{self, Event, Resource};
 use crate::http::extract::{Body, Peer};
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, delete, get, post};
-use crate::ids::OrgId;
+use crate::ids::{OrgId, UserId};
 use crate::metering;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/auth/agent-token", post(agent_token))
+        .merge(super::agent_token::http::routes())
         .route("/v1/auth/api-key-token", post(api_key_token))
         .route("/v1/auth/token", delete(revoke_token))
         .route("/v1/auth/refresh", post(refresh))
@@ -43,7 +42,7 @@ pub fn routes() -> Routes {
 /// 401 with one text for everything that is wrong with a credential; 403 from an address that the organisation does not let in; 429; 503
 /// when it could not be checked.
 pub async fn authenticate(app: &Arc<App>, parts: &mut Parts) -> Result<Principal, Problem> {
-    let peer = Peer::of(parts).0;
+    let peer = Peer::of(app, parts).0;
     let Some(credential) = bearer(&parts.headers) else {
         app.limits.check_peer(peer)?;
         return Err(Problem::unauthorized(
@@ -76,10 +75,7 @@ async fn look_up(
     } else if let Some(key) = PlainKey::parse(KeyKind::User, credential) {
         let mut conn = app.db.acquire().await?;
         let found = store::principal_by_user_key(&mut conn, &key, peer).await?;
-        if let Ok(Principal { credential: Credential::Key(super::KeyRoot::User(key_id)), .. }) = &found {
-            store::stamp_user_key(&mut conn, *key_id).await?;
-        }
-        Ok(found)
+        Ok(found.inspect(|principal| app.last_used.note(principal)))
     } else if let Some(claims) = verify(app, credential) {
         let mut conn = app.db.acquire().await?;
         Ok(store::principal_by_token(&mut conn, &claims, peer).await?)
@@ -100,7 +96,7 @@ fn verify(app: &App, token: &str) -> Option<Claims> {
 }
 
 /// The one reply to a credential that does not hold, counted.
-fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credential: &str) -> Problem {
+pub(super) fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credential: &str) -> Problem {
     app.auth_failures.count(who, peer);
     match app.limits.credential_failed(peer, credential) {
         Ok(()) => Problem::unauthorized("the credentials are not valid: unknown, expired, revoked or deactivated"),
@@ -109,62 +105,15 @@ fn refused(app: &App, who: Option<(OrgId, Actor)>, peer: Option<IpAddr>, credent
 }
 
 /// The peer of a request to an authentication route that its limit lets through. Taken before the body is read.
-pub(crate) struct AuthPeer(pub Option<IpAddr>);
+pub(crate) struct AuthPeer(pub(crate) Option<IpAddr>);
 
 impl axum::extract::FromRequestParts<Arc<App>> for AuthPeer {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let Peer(peer) = Peer::of(parts);
+        let Peer(peer) = Peer::of(app, parts);
         app.limits.check_auth(peer)?;
         Ok(Self(peer))
     }
-}
-
-#[derive(Deserialize)]
-struct AgentTokenRequest {
-    api_key: Option<String>,
-    agent_id: Option<String>,
-}
-
-/// An agent's key for a token. `agent_id` is optional; a wrong one is refused like a wrong key.
-async fn agent_token(
-    State(app): State<Arc<App>>,
-    AuthPeer(peer): AuthPeer,
-    Body(request): Body<AgentTokenRequest>,
-) -> Result<Json<Value>, Problem> {
-    let api_key = request.api_key.ok_or_else(|| Problem::bad_request("api_key is required"))?;
-    let Some(key) = PlainKey::parse(KeyKind::Agent, &api_key) else { return Err(refused(&app, None, peer, &api_key)) };
-    let mut conn = app.db.acquire().await?;
-    let (principal, agent) = match store::principal_by_agent_key(&mut conn, &key, peer).await? {
-        Ok(found) => found,
-        Err(who) => return Err(refused(&app, who, peer, &api_key)),
-    };
-    if request.agent_id.is_some_and(|id| id.parse() != Ok(agent.id)) {
-        return Err(refused(&app, None, peer, &api_key));
-    }
-    let vault_ids = store::reachable_vaults(&mut conn, &agent).await?;
-    let scopes = store::effective_scopes(&mut conn, &agent).await?;
-    drop(conn);
-    let ttl_s = agent.token_ttl_seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(jwt::AGENT_TTL_S);
-    let claims = Claims {
-        scopes,
-        vault_ids: vault_ids.iter().map(|id| id.0).collect(),
-        intents_api_enabled: Some(agent.intents_api_enabled),
-        ..claims(&app, &principal, jwt::Root::KeyPrefix(key.prefix().to_owned()), ttl_s)
-    };
-    let token = issue(&app, &principal, &claims).await?;
-    Ok(Json(agent_token_reply(&token, ttl_s, &agent, &claims)))
-}
-
-/// Exactly these five fields.
-fn agent_token_reply(token: &str, ttl_s: u32, agent: &AgentIdentity, claims: &Claims) -> Value {
-    json!({
-        "access_token": token,
-        "token_type": "Bearer",
-        "expires_in": ttl_s,
-        "agent_id": agent.id,
-        "vault_ids": claims.vault_ids,
-    })
 }
 
 #[derive(Deserialize)]
@@ -185,6 +134,7 @@ async fn api_key_token(
         Ok(principal) => principal,
         Err(who) => return Err(refused(&app, who, peer, &api_key)),
     };
+    app.last_used.note(&principal);
     drop(conn);
     let root = jwt::Root::KeyPrefix(key.prefix().to_owned());
     let claims = claims(&app, &principal, root, jwt::USER_TTL_S);
@@ -193,11 +143,15 @@ async fn api_key_token(
 }
 
 /// The claims that every token has.
-fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Claims {
+pub(crate) fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Claims {
+    claims_of(app, principal.org_id, principal.actor, root, ttl_s)
+}
+
+fn claims_of(app: &App, org_id: OrgId, actor: Actor, root: jwt::Root, ttl_s: u32) -> Claims {
     let iat = crate::clock::now().unix_timestamp();
     Claims {
-        sub: jwt::subject(principal.actor),
-        org: principal.org_id,
+        sub: jwt::subject(actor),
+        org: org_id,
         scopes: Vec::new(),
         vault_ids: Vec::new(),
         iat,
@@ -210,14 +164,41 @@ fn claims(app: &App, principal: &Principal, root: jwt::Root, ttl_s: u32) -> Clai
     }
 }
 
-/// Signs a token in the HSM and writes the audit row, without which nobody gets it.
-async fn issue(app: &App, principal: &Principal, claims: &Claims) -> Result<String, Problem> {
+/// Signs a token in the HSM, for who comes from an address that the organisation lets in. Every token is made here.
+pub(super) async fn sign(app: &App, principal: &Principal, claims: &Claims) -> Result<String, Problem> {
     app.ip_rules.admit(app, principal).await?;
-    let token = jwt::sign(&app.hsm, claims).await?;
+    Ok(jwt::sign(&app.hsm, claims).await?)
+}
+
+/// Signs a token and writes the audit row, without which nobody gets it.
+async fn issue(app: &App, principal: &Principal, claims: &Claims) -> Result<String, Problem> {
+    let token = sign(app, principal, claims).await?;
     let mut conn = app.db.acquire().await?;
     let event = Event::by(principal, "auth.success", Resource::new("token", claims.jti)).with("expires_at", claims.exp);
     audit::record(&mut conn, event).await?;
     Ok(token)
+}
+
+/// A token for a human who has proven who they are without a key in this request: by password, second factor, letter or device code.
+/// For `users` alone. What the token rests on is looked up as it would be for a request that carries it.
+///
+/// # Errors
+/// When it cannot be looked up, signed or written down. `Ok(None)`: what it would rest on no longer holds.
+pub(crate) async fn issue_to_human(
+    app: &App,
+    (org_id, user_id): (OrgId, UserId),
+    root: jwt::Root,
+    ttl_s: u32,
+    peer: Option<IpAddr>,
+) -> Result<Option<String>, Problem> {
+    let claims = claims_of(app, org_id, Actor::User(user_id), root, ttl_s);
+    let mut conn = app.db.acquire().await?;
+    let found = store::principal_by_token(&mut conn, &claims, peer).await?;
+    drop(conn);
+    match found {
+        Ok(principal) => Ok(Some(issue(app, &principal, &claims).await?)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Revokes the token that the request carries.
@@ -264,7 +245,7 @@ pub async fn require(app: &App, principal: &Principal, action: Action, resource:
     if who.includes(principal) {
         return Ok(());
     }
-    Err(deny(app, principal, action.as_str(), resource, who.refusal()).await?)
+    Err(deny(app, principal, action.as_str(), resource, who.refusal(principal)).await?)
 }
 
 /// Writes down that a principal was refused, and gives the reply.

@@ -17,6 +17,8 @@ use crate::ids::{AgentId, OrgId, UserId};
 pub const TOKEN_CHARS_MAX: usize = 16 * 1024;
 /// Lifetime of a human's token, in seconds.
 pub const USER_TTL_S: u32 = 900;
+/// Lifetime of a token that a human gave to a device, in seconds.
+pub const DEVICE_TTL_S: u32 = 86_400;
 /// Lifetime of an agent's token unless the agent has its own, in seconds.
 pub const AGENT_TTL_S: u32 = 3600;
 

@@ -4,11 +4,13 @@
 //! at the time of the request; what a token claims grants nothing. Store functions below HTTP take an [`Authorised`], which only
 //! this module makes.
 
+pub mod agent_token;
 pub mod glob;
 pub mod http;
 pub mod input;
 pub mod ip_rules;
 pub mod jwt;
+pub mod last_used;
 pub mod path;
 pub mod policy;
 pub mod principal;
@@ -60,8 +62,11 @@ pub enum Denial {
     /// The agent is bound to other vaults.
     #[error("Insufficient permissions: this agent is bound to other vaults")]
     NotBound,
-    /// The path lies outside the agent's scopes.
-    #[error("Insufficient permissions: {0} is outside this agent's scopes")]
+    /// The vault is the daemon's own.
+    #[error("Insufficient permissions: only the daemon writes to the vault of agents' keys")]
+    Reserved,
+    /// The path lies outside the scopes of the agent or key.
+    #[error("Insufficient permissions: {0} is outside the scopes of this agent or key")]
     OutsideScopes(SecretPath),
     /// Deactivated, deleted or expired since.
     #[error("Insufficient permissions: that user or agent is no longer active")]
@@ -151,5 +156,27 @@ pub async fn authorise_absent(
 ) -> Result<Authorised, AccessError> {
     let grants = store::grants_of_absent(conn, vault.org_id, actor, ip, vault).await?;
     grants.ok_or(Denial::Inactive)?.check(path, permission)?;
+    Ok(Authorised { org_id: vault.org_id, vault_id: vault.id, path: path.clone(), permission, actor })
+}
+
+/// The daemon's own right to change an agent's key, in the vault that is reserved for them and at no other path. `actor` is on whose
+/// behalf.
+///
+/// # Errors
+/// [`Denial::Reserved`] for any other place.
+pub fn authorise_agents_key(
+    vault: &Vault,
+    path: &SecretPath,
+    actor: Actor,
+    permission: Permission,
+) -> Result<Authorised, Denial> {
+    let segments: Vec<&str> = path.segments().collect();
+    let agent = match segments.as_slice() {
+        ["agents", id, "ssh" | "ecdh", "private_key"] | ["agents", id, "chains", _, "private_key"] => Some(*id),
+        _ => None,
+    };
+    if !vault.is_reserved() || agent.is_none_or(|id| uuid::Uuid::parse_str(id).is_err()) {
+        return Err(Denial::Reserved);
+    }
     Ok(Authorised { org_id: vault.org_id, vault_id: vault.id, path: path.clone(), permission, actor })
 }

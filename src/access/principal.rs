@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::glob::Glob;
 use super::tokens::KeyHash;
 use crate::http::limits::Place;
 use crate::ids::{AgentId, ApiKeyId, OrgId, UserId};
@@ -108,14 +109,16 @@ pub struct Principal {
     pub org_id: OrgId,
     /// Who.
     pub actor: Actor,
-    /// A human's role; `None` for agents.
+    /// A human's role; `None` for agents. Through a key that is limited to paths a human is a member, whatever else they are.
     pub role: Option<Role>,
-    /// A human who runs the installation.
+    /// A human who runs the installation. Never through a key that is limited to paths.
     pub platform_admin: bool,
     /// How it proved itself.
     pub credential: Credential,
     /// Where the request came from.
     pub ip: Option<IpAddr>,
+    /// The paths that a human's key is limited to, if it is.
+    pub(super) ceiling: Option<Arc<[Glob]>>,
     /// Kept private so that no other module can build a principal.
     pub(super) _proof: Proof,
     /// One of the principal's requests that are being served, for as long as anybody has this value.
@@ -145,6 +148,13 @@ impl Principal {
             Actor::User(id) => Some(id),
             Actor::Agent(_) => None,
         }
+    }
+
+    /// Whether it is a human's key (or a token of one) whose scopes limit it to some paths of secrets. Such a credential manages
+    /// nothing: neither the organisation, nor a vault, nor the human's own account.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.ceiling.is_some()
     }
 
     /// Whether it is a human who manages the organisation: an owner or admin.

@@ -7,9 +7,11 @@ use super::{Actor, Principal, Role};
 /// Who may do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Every human of the organisation, and its agents.
+    /// Every human of the organisation, and its agents, whatever their credential is limited to: the rest is decided by grants.
     Everybody,
-    /// Every human of the organisation.
+    /// Every human of the organisation, and its agents; no human's key that is limited to paths.
+    Unlimited,
+    /// Every human of the organisation; no key that is limited to paths.
     Humans,
     /// Owners and admins.
     Managers,
@@ -46,7 +48,7 @@ macro_rules! actions {
 
 actions! {
     /// Makes a vault, and owns it.
-    VaultCreate: Everybody, "vault.create";
+    VaultCreate: Unlimited, "vault.create";
     /// Restores a deleted secret.
     SecretRestore: Managers, "secret.restore";
     /// Registers an agent.
@@ -61,6 +63,16 @@ actions! {
     AgentRotateIdentityKeys: Managers, "agent.rotate_identity_keys";
     /// Makes, rotates and deactivates an agent's signing keys.
     SigningKeyManage: Managers, "signing_key.manage";
+    /// Looks at their own account.
+    AccountRead: Humans, "user.read";
+    /// Changes their own account: name, password, second factor.
+    AccountManage: Humans, "user.manage";
+    /// Deletes their own account.
+    AccountDelete: Humans, "user.delete";
+    /// Makes, lists and revokes their own API keys.
+    ApiKeyManage: Humans, "api_key.manage";
+    /// Lets a device in as themselves, or turns it away.
+    DeviceApprove: Humans, "device.approve";
     /// Lists the humans of the organisation.
     MemberList: Humans, "member.list";
     /// Invites a human.
@@ -86,15 +98,19 @@ actions! {
 }
 
 impl Who {
-    /// Whether `principal` is one of them.
+    /// Whether `principal` is one of them. A human's key that is limited to paths is for secrets: it is one of everybody, and of
+    /// nobody else.
     #[must_use]
     pub fn includes(self, principal: &Principal) -> bool {
+        if principal.is_limited() {
+            return self == Self::Everybody;
+        }
         let role = match principal.actor {
             Actor::User(_) => principal.role,
             Actor::Agent(_) => None,
         };
         match self {
-            Self::Everybody => true,
+            Self::Everybody | Self::Unlimited => true,
             Self::Humans => role.is_some(),
             Self::Managers => role >= Some(Role::Admin),
             Self::Owners => role >= Some(Role::Owner),
@@ -102,11 +118,14 @@ impl Who {
         }
     }
 
-    /// For the refusal.
+    /// For the refusal of `principal`.
     #[must_use]
-    pub fn refusal(self) -> &'static str {
+    pub fn refusal(self, principal: &Principal) -> &'static str {
+        if principal.is_limited() {
+            return "Insufficient permissions: the scopes of this API key limit it to secrets at some paths; use a key without such scopes";
+        }
         match self {
-            Self::Everybody => "Insufficient permissions",
+            Self::Everybody | Self::Unlimited => "Insufficient permissions",
             Self::Humans => "Insufficient permissions: only humans may do this",
             Self::Managers => "Insufficient permissions: only an owner or admin of the organisation may do this",
             Self::Owners => "Insufficient permissions: only an owner of the organisation may do this",
@@ -119,12 +138,15 @@ impl Who {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::access::glob::Glob;
     use crate::access::principal::Proof;
     use crate::access::{Credential, KeyRoot};
     use crate::ids::{AgentId, ApiKeyId, OrgId, UserId};
 
-    fn principal(actor: Actor, role: Option<Role>, platform_admin: bool) -> Principal {
+    fn principal(actor: Actor, role: Option<Role>, platform_admin: bool, limited: bool) -> Principal {
         Principal {
             org_id: OrgId::random(),
             actor,
@@ -132,6 +154,7 @@ mod tests {
             platform_admin,
             credential: Credential::Key(KeyRoot::User(ApiKeyId::random())),
             ip: None,
+            ceiling: limited.then(|| Arc::from([Glob::parse("**").unwrap()])),
             _proof: Proof,
             _place: None,
         }
@@ -147,6 +170,11 @@ mod tests {
         ("agent.rotate_key", "--xx-"),
         ("agent.rotate_identity_keys", "--xx-"),
         ("signing_key.manage", "--xx-"),
+        ("user.read", "-xxxx"),
+        ("user.manage", "-xxxx"),
+        ("user.delete", "-xxxx"),
+        ("api_key.manage", "-xxxx"),
+        ("device.approve", "-xxxx"),
         ("member.list", "-xxxx"),
         ("member.invite", "--xx-"),
         ("member.manage", "--xx-"),
@@ -165,11 +193,11 @@ mod tests {
         let human = || Actor::User(UserId::random());
         let agent = || Actor::Agent(AgentId::random());
         let everybody = [
-            principal(agent(), None, false),
-            principal(human(), Some(Role::Member), false),
-            principal(human(), Some(Role::Admin), false),
-            principal(human(), Some(Role::Owner), false),
-            principal(human(), Some(Role::Member), true),
+            principal(agent(), None, false, false),
+            principal(human(), Some(Role::Member), false, false),
+            principal(human(), Some(Role::Admin), false, false),
+            principal(human(), Some(Role::Owner), false, false),
+            principal(human(), Some(Role::Member), true, false),
         ];
         for action in Action::ALL {
             let row = TABLE.iter().find(|(name, _)| *name == action.as_str());
@@ -179,12 +207,44 @@ mod tests {
         }
         assert_eq!(TABLE.len(), Action::ALL.len(), "a row of the table is no action any more");
         // Whatever else an agent's row may say of it, it is an agent.
-        let strange = principal(agent(), Some(Role::Owner), true);
-        for action in Action::ALL.iter().filter(|action| action.who() != Who::Everybody) {
+        let strange = principal(agent(), Some(Role::Owner), true, false);
+        for action in Action::ALL.iter().filter(|action| !matches!(action.who(), Who::Everybody | Who::Unlimited)) {
             assert!(!action.who().includes(&strange), "{}", action.as_str());
         }
         // Running the installation gives no right in an organisation, and owning one none over the installation.
-        let both = principal(human(), Some(Role::Owner), true);
+        let both = principal(human(), Some(Role::Owner), true, false);
         assert!(Action::ALL.iter().all(|action| action.who().includes(&both)));
+    }
+
+    #[test]
+    fn a_key_that_is_limited_to_paths_manages_nothing_whoever_holds_it() {
+        let human = Actor::User(UserId::random());
+        for role in [Role::Member, Role::Admin, Role::Owner] {
+            let (limited, free) = (principal(human, Some(role), true, true), principal(human, Some(role), true, false));
+            for action in Action::ALL {
+                let allowed = action.who().includes(&limited);
+                assert_eq!(allowed, action.who() == Who::Everybody, "{} by a limited key of {role:?}", action.as_str());
+                assert!(!allowed || action.who().includes(&free), "{}", action.as_str());
+            }
+            for action in [
+                Action::AccountRead,
+                Action::AccountManage,
+                Action::AccountDelete,
+                Action::ApiKeyManage,
+                Action::DeviceApprove,
+                Action::VaultCreate,
+            ] {
+                assert!(action.who().includes(&free), "{} by {role:?}", action.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn agents_have_no_account_and_manage_nothing() {
+        let agent = principal(Actor::Agent(AgentId::random()), None, false, false);
+        for action in Action::ALL {
+            let open = matches!(action.who(), Who::Everybody | Who::Unlimited);
+            assert_eq!(action.who().includes(&agent), open, "{}", action.as_str());
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 mod credentials;
 mod grants;
+mod revocations;
 
 pub use credentials::{
-    AgentIdentity, CredentialError, UserKeyIdentity, agent_by_prefix, credential_still_valid, is_revoked, lock_root,
-    principal_by_agent_key, principal_by_token, principal_by_user_key, revoke, stamp_user_key, user_key_by_prefix,
+    AgentIdentity, CredentialError, UserKeyIdentity, agent_by_prefix, credential_still_valid, principal_by_agent_key,
+    principal_by_token, principal_by_user_key, stamp_user_keys, still_proven, user_key_by_prefix,
 };
 pub use grants::{effective_scopes, grants, grants_of_absent, reachable_vaults};
+pub use revocations::{is_revoked, lock_root, revoke};

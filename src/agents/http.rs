@@ -5,30 +5,42 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::enroll::{self, Enrolment};
+use super::identity::{self, Identity};
 use super::request::AgentRequest;
 use super::{Agent, store};
-use crate::access::http::{Ids, require};
+use crate::access::http::{AuthPeer, Ids, deny, require};
+use crate::access::throttle::{self, Throttle};
 use crate::access::tokens::{KeyKind, PlainKey};
-use crate::access::{Action, Actor, Principal};
+use crate::access::{self, Action, Actor, Lock, Principal, input};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
 use crate::http::extract::Body;
+use crate::http::limits::too_many;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::{AgentId, VaultId};
 use crate::orgs::{self, limits};
+use crate::users;
 use crate::vaults;
+use crate::vaults::secrets::SecretError;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
         .route("/v1/agents", post(create).get(list))
         .route("/v1/agents/me", get(me))
+        .route("/v1/agents/enroll", post(enroll))
         .route("/v1/agents/{agent_id}", get(read).patch(change).delete(remove))
         .route("/v1/agents/{agent_id}/rotate-key", post(rotate_key))
+        .route("/v1/agents/{agent_id}/rotate-identity-keys", post(rotate_identity_keys))
+        .route("/v1/org/agent-keys-vault", get(agent_keys_vault))
 }
 
 fn not_found() -> Problem {
@@ -54,11 +66,14 @@ async fn create(
     }
     let mut agent = Agent::blank(AgentId::random(), principal.org_id, user_id, crate::clock::now());
     request.apply_auth_method(&mut agent)?;
+    check_issuer(&app, &agent)?;
     request.apply(&mut agent, |chain| canonical_chain(&app, chain))?;
     let key = match agent.auth_method.as_str() {
         "api_key" => Some(PlainKey::mint(KeyKind::Agent, &*app.hsm.random::<32>().await?)),
         _ => None,
     };
+
+    let identity = Identity::make(&app.hsm).await?.seal(&app, principal.org_id, agent.id).await?;
 
     let mut tx = app.db.begin().await?;
     if let Err(error) = limits::admit(&mut tx, principal.org_id, limits::Kind::Agents).await {
@@ -67,6 +82,10 @@ async fn create(
     }
     refuse_unknown(vaults::store::first_unknown(&mut tx, principal.org_id, &agent.vault_ids).await?)?;
     store::insert(&mut tx, &agent, key.as_ref()).await?;
+    let written = Event::by(&principal, "secret.write", Resource::kind("secret"));
+    if !identity.store(&mut tx, &mut agent, principal.actor, &written).await? {
+        return Err(SecretError::Contended.into());
+    }
     let event = Event::by(&principal, "agent.register", Resource::new("agent", agent.id)).with("agent", agent.render());
     audit::record(&mut tx, event).await?;
     tx.commit().await?;
@@ -106,6 +125,8 @@ async fn me(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Va
     let optional = [
         ("description", agent.description.map(Value::from)),
         ("expires_at", agent.expires_at.map(|at| rfc3339(at).into())),
+        ("ssh_public_key", agent.ssh_public_key.map(|key| STANDARD.encode(key).into())),
+        ("ecdh_public_key", agent.ecdh_public_key.map(|key| STANDARD.encode(key).into())),
         ("shroud_config", agent.shroud_config),
     ];
     for (name, value) in optional {
@@ -141,6 +162,10 @@ async fn change(
     let before = store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
     let mut after = before.clone();
     let confirmed = request.confirm_unrestricted == Some(true);
+    request.apply_auth_method(&mut after)?;
+    if after.oidc_issuer != before.oidc_issuer {
+        check_issuer(&app, &after)?;
+    }
     request.apply(&mut after, |chain| canonical_chain(&app, chain))?;
     if after.vault_ids != before.vault_ids {
         refuse_unknown(vaults::store::first_unknown(&mut tx, principal.org_id, &after.vault_ids).await?)?;
@@ -156,6 +181,9 @@ async fn change(
         )));
     }
     store::update(&mut tx, &after).await?;
+    if before.ends_proof(&after) {
+        store::replace_auth(&mut tx, &after).await?;
+    }
     let (old, new) = differences(&before.render(), &after.render());
     let event = Event::by(&principal, "agent.update", Resource::new("agent", id))
         .with("before", old)
@@ -192,11 +220,104 @@ async fn rotate_key(
     let mut tx = app.db.begin().await?;
     let agent = store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
     if !store::replace_key(&mut tx, principal.org_id, id, &key).await? {
-        return Err(Problem::bad_request(format!("this agent authenticates by {}, it has no key", agent.auth_method)));
+        return Err(Problem::bad_request(format!(
+            "this agent authenticates by {}, it has no key: to end its tokens change what it authenticates by, or deactivate it",
+            agent.auth_method
+        )));
     }
     audit::record(&mut tx, Event::by(&principal, "agent.rotate_key", Resource::new("agent", id))).await?;
     tx.commit().await?;
     Ok(Json(json!({ "api_key": key.reveal() })))
+}
+
+/// How often identity keys are made again because another request stored some first.
+const ATTEMPTS: usize = 4;
+
+async fn rotate_identity_keys(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Ids(id): Ids<AgentId>,
+) -> Result<Json<Map<String, Value>>, Problem> {
+    require_manager(&app, &principal, Action::AgentRotateIdentityKeys, Some(id)).await?;
+    let mut conn = app.db.acquire().await?;
+    store::get(&mut conn, principal.org_id, id).await?.ok_or_else(not_found)?;
+    drop(conn);
+    for _ in 0..ATTEMPTS {
+        let identity = Identity::make(&app.hsm).await?.seal(&app, principal.org_id, id).await?;
+        let mut tx = app.db.begin().await?;
+        let mut agent = store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
+        let written = Event::by(&principal, "secret.write", Resource::kind("secret"));
+        if !identity.store(&mut tx, &mut agent, principal.actor, &written).await? {
+            continue;
+        }
+        let rendered = agent.render();
+        let public = ["ssh_public_key", "ecdh_public_key"].map(|name| rendered.get(name).cloned().unwrap_or_default());
+        let event = Event::by(&principal, "agent.rotate_identity_keys", Resource::new("agent", id));
+        audit::record(&mut tx, event.with("public_keys", Value::from(public.to_vec()))).await?;
+        tx.commit().await?;
+        return Ok(Json(rendered));
+    }
+    Err(SecretError::Contended.into())
+}
+
+/// The vault of the agents' private identity keys: for every human, and for agents that a policy opens it for.
+async fn agent_keys_vault(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
+    if principal.user_id().is_some() {
+        return Ok(Json(json!({ "vault_id": identity::vault(&app, principal.org_id).await?.id })));
+    }
+    let mut conn = app.db.acquire().await?;
+    if let Some(vault) = vaults::store::agent_keys(&mut conn, principal.org_id).await?
+        && access::store::grants(&mut conn, &principal, &vault, Lock::None).await?.sees_vault()
+    {
+        return Ok(Json(json!({ "vault_id": vault.id })));
+    }
+    drop(conn);
+    let reason = "Insufficient permissions: no policy opens the vault of agents' identity keys to this agent";
+    Err(deny(&app, &principal, "vault.read", Resource::kind("vault"), reason).await?)
+}
+
+#[derive(Deserialize)]
+struct EnrollRequest {
+    name: Option<String>,
+    human_email: Option<String>,
+    description: Option<String>,
+}
+
+/// Public. The reply is the same whether or not there is such a human, and does not wait for what is done for one: neither its text
+/// nor its time tells.
+async fn enroll(
+    State(app): State<Arc<App>>,
+    AuthPeer(peer): AuthPeer,
+    Body(request): Body<EnrollRequest>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let required = |name: &str| Problem::bad_request(format!("{name} is required"));
+    let enrolment = Enrolment {
+        name: input::name("name", &request.name.ok_or_else(|| required("name"))?)?,
+        description: input::description(request.description)?,
+        email: users::rules::email(&request.human_email.ok_or_else(|| required("human_email"))?)?,
+        ip: peer,
+    };
+    let prepared = enroll::prepare(&app, enrolment).await?;
+    let mut conn = app.db.acquire().await?;
+    if let Some(wait) = throttle::take(&mut conn, Throttle::Enroll, prepared.throttle_key()).await? {
+        return Err(too_many("enrolments for this address", wait));
+    }
+    drop(conn);
+    let background = Arc::clone(&app);
+    app.tasks.spawn(async move { prepared.finish(&background).await });
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({
+            "agent_id": uuid::Uuid::nil(),
+            "message": "If this address belongs to an account, its owner now gets a mail with the agent's id and key.",
+        })),
+    ))
+}
+
+/// What can be told of an issuer's address without asking it.
+fn check_issuer(app: &App, agent: &Agent) -> Result<(), Problem> {
+    let Some(url) = agent.oidc_issuer.as_ref().and_then(|issuer| issuer.parse().ok()) else { return Ok(()) };
+    app.outbound.check_url(&url).map_err(|refusal| Problem::bad_request(format!("oidc_issuer {refusal}")))
 }
 
 /// A chain's name in the registry.

@@ -1,10 +1,14 @@
 //! Agents: programs that ask for secrets and send intents, inside the guardrails that humans give them.
 
+pub mod enroll;
 pub mod http;
+pub mod identity;
 pub mod request;
 pub mod store;
 
 use alloy::primitives::Address;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
@@ -76,6 +80,12 @@ pub struct Agent {
     pub intents_api_enabled: bool,
     /// What its transactions are held to.
     pub guardrails: Guardrails,
+    /// Its public Ed25519 key, raw.
+    pub ssh_public_key: Option<[u8; 32]>,
+    /// Its public P-256 point, uncompressed (SEC 1).
+    pub ecdh_public_key: Option<[u8; 65]>,
+    /// Enrolled by itself, and not used yet.
+    pub unclaimed: bool,
     /// Kept for other services of the same clients.
     pub shroud_enabled: bool,
     /// Kept likewise.
@@ -109,6 +119,9 @@ impl Agent {
             created_at,
             intents_api_enabled: false,
             guardrails: Guardrails::default(),
+            ssh_public_key: None,
+            ecdh_public_key: None,
+            unclaimed: false,
             shroud_enabled: false,
             shroud_config: None,
             evm_address: None,
@@ -147,6 +160,8 @@ impl Agent {
             ("client_cert_fingerprint", self.client_cert_fingerprint.as_ref().map(|v| json!(v))),
             ("oidc_issuer", self.oidc_issuer.as_ref().map(|v| json!(v))),
             ("oidc_client_id", self.oidc_client_id.as_ref().map(|v| json!(v))),
+            ("ssh_public_key", self.ssh_public_key.map(|key| json!(STANDARD.encode(key)))),
+            ("ecdh_public_key", self.ecdh_public_key.map(|key| json!(STANDARD.encode(key)))),
             ("shroud_config", self.shroud_config.clone()),
             ("frozen_at", self.frozen_at.map(|v| json!(rfc3339(v)))),
             ("evm_address", self.evm_address.map(|v| json!(v.to_checksum(None)))),
@@ -158,6 +173,17 @@ impl Agent {
             }
         }
         body
+    }
+
+    /// Whether `after` authenticates in another way, or by something else, or stops to: what its tokens rest on ends then.
+    #[must_use]
+    pub fn ends_proof(&self, after: &Self) -> bool {
+        fn of(agent: &Agent) -> [Option<&str>; 4] {
+            let of_method = [&agent.client_cert_fingerprint, &agent.oidc_issuer, &agent.oidc_client_id];
+            let [fingerprint, issuer, client] = of_method.map(Option::as_deref);
+            [Some(&agent.auth_method), fingerprint, issuer, client]
+        }
+        of(self) != of(after) || (self.is_active && !after.is_active)
     }
 
     /// The restrictions that `after` no longer has at all.

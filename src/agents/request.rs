@@ -5,8 +5,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use url::Url;
 
 use super::Agent;
+use crate::access::agent_token::certificate::Fingerprint;
 use crate::access::input::{self, InputError};
 use crate::address::parse_address;
 use crate::ids::VaultId;
@@ -156,31 +158,42 @@ impl AgentRequest {
         Ok(())
     }
 
-    /// How a new agent will authenticate, with what that takes.
+    /// How the agent authenticates, with what that takes. What is not given stays; what belongs to another method goes.
     ///
     /// # Errors
     /// [`InputError`], naming the field.
     pub fn apply_auth_method(&self, agent: &mut Agent) -> Result<(), InputError> {
-        let text = |name: &str, value: &Option<String>| match value {
-            Some(text) => input::name(name, text).map(Some),
-            None => Ok(None),
+        let method = self.auth_method.clone().unwrap_or_else(|| agent.auth_method.clone());
+        let fields = [
+            ("client_cert_fingerprint", &self.client_cert_fingerprint, "mtls"),
+            ("oidc_issuer", &self.oidc_issuer, "oidc_client_credentials"),
+            ("oidc_client_id", &self.oidc_client_id, "oidc_client_credentials"),
+        ];
+        let stray = fields.iter().find(|(_, value, of)| *of != method && value.as_ref().is_some_and(|v| !v.is_empty()));
+        if let Some((name, _, of)) = stray {
+            return Err(InputError(format!("{name} is for auth_method {of}; this agent's is {method}")));
+        }
+        let needed = |name: &str, value: Option<String>| {
+            value.ok_or_else(|| InputError(format!("{name} is required for this auth_method")))
         };
-        let needs = |name: &str| InputError(format!("{name} is required for this auth_method"));
-        let method = self.auth_method.as_deref().unwrap_or("api_key");
-        match method {
+        let (old_fingerprint, old_issuer, old_client_id) =
+            (agent.client_cert_fingerprint.take(), agent.oidc_issuer.take(), agent.oidc_client_id.take());
+        match method.as_str() {
             "api_key" => {}
             "mtls" => {
-                let fingerprint = text("client_cert_fingerprint", &self.client_cert_fingerprint)?;
-                agent.client_cert_fingerprint = Some(fingerprint.ok_or_else(|| needs("client_cert_fingerprint"))?);
+                let given = self.client_cert_fingerprint.as_deref().map(fingerprint_of).transpose()?;
+                agent.client_cert_fingerprint = Some(needed("client_cert_fingerprint", given.or(old_fingerprint))?);
             }
             "oidc_client_credentials" => {
-                agent.oidc_issuer = Some(text("oidc_issuer", &self.oidc_issuer)?.ok_or_else(|| needs("oidc_issuer"))?);
-                agent.oidc_client_id =
-                    Some(text("oidc_client_id", &self.oidc_client_id)?.ok_or_else(|| needs("oidc_client_id"))?);
+                let issuer = self.oidc_issuer.as_deref().map(issuer_of).transpose()?;
+                let client_id =
+                    self.oidc_client_id.as_deref().map(|id| input::name("oidc_client_id", id)).transpose()?;
+                agent.oidc_issuer = Some(needed("oidc_issuer", issuer.or(old_issuer))?);
+                agent.oidc_client_id = Some(needed("oidc_client_id", client_id.or(old_client_id))?);
             }
             _ => return Err(InputError("auth_method must be api_key, mtls or oidc_client_credentials".to_owned())),
         }
-        method.clone_into(&mut agent.auth_method);
+        agent.auth_method = method;
         Ok(())
     }
 
@@ -250,6 +263,27 @@ fn scopes_of(scopes: Vec<String>) -> Result<Vec<String>, InputError> {
         Ok(scopes)
     } else {
         Err(InputError("scopes must be texts of 1 to 1024 characters without control characters".to_owned()))
+    }
+}
+
+/// In the one spelling that is stored.
+fn fingerprint_of(text: &str) -> Result<String, InputError> {
+    Fingerprint::parse(text).map(|fingerprint| fingerprint.to_string()).ok_or_else(|| {
+        InputError(
+            "client_cert_fingerprint must be the SHA-256 of the certificate: 64 hex digits, with or without colons"
+                .to_owned(),
+        )
+    })
+}
+
+/// To the letter: tokens name their issuer so.
+fn issuer_of(text: &str) -> Result<String, InputError> {
+    let url = input::name("oidc_issuer", text)?.parse::<Url>().ok();
+    let plain =
+        url.filter(|url| matches!(url.scheme(), "https" | "http") && url.query().is_none() && url.fragment().is_none());
+    match plain {
+        Some(_) if text.trim() == text => Ok(text.to_owned()),
+        _ => Err(InputError("oidc_issuer must be an https:// URL without query and fragment".to_owned())),
     }
 }
 
@@ -331,6 +365,51 @@ mod tests {
         apply(&mut agent, json!({"tx_max_value_eth": null, "tx_to_allowlist": []})).unwrap();
         assert_eq!(before.lifted(&agent), ["tx_to_allowlist", "tx_max_value_eth"]);
         assert!(!agent.render().contains_key("tx_max_value_eth"));
+    }
+
+    #[test]
+    fn how_an_agent_authenticates_takes_what_that_needs_and_nothing_else() {
+        let auth = |agent: &mut Agent, body: Value| {
+            serde_json::from_value::<AgentRequest>(body).unwrap().apply_auth_method(agent).map_err(|error| error.0)
+        };
+        let (hex, colons) = ("ab".repeat(32), ["AB"; 32].join(":"));
+        let mut agent = blank();
+        auth(&mut agent, json!({"auth_method": "mtls", "client_cert_fingerprint": colons, "oidc_issuer": ""})).unwrap();
+        assert_eq!(agent.client_cert_fingerprint.as_deref(), Some(hex.as_str()));
+        let pinned = agent.clone();
+        auth(&mut agent, json!({"name": "x", "client_cert_fingerprint": null})).unwrap();
+        assert!(!pinned.ends_proof(&agent), "nothing given, nothing changed");
+        auth(&mut agent, json!({"client_cert_fingerprint": "cd".repeat(32)})).unwrap();
+        assert!(pinned.ends_proof(&agent));
+        let oidc = json!({"auth_method": "oidc_client_credentials", "oidc_issuer": "https://i.example/r", "oidc_client_id": "c"});
+        auth(&mut agent, oidc).unwrap();
+        assert_eq!(
+            (&agent.client_cert_fingerprint, agent.oidc_issuer.as_deref()),
+            (&None, Some("https://i.example/r"))
+        );
+        auth(&mut agent, json!({"oidc_client_id": "d"})).unwrap();
+        assert_eq!(
+            (agent.oidc_issuer.as_deref(), agent.oidc_client_id.as_deref()),
+            (Some("https://i.example/r"), Some("d"))
+        );
+        auth(&mut agent, json!({"auth_method": "api_key"})).unwrap();
+        assert_eq!((&agent.oidc_issuer, &agent.oidc_client_id), (&None, &None));
+
+        for body in [
+            json!({"auth_method": "password"}),
+            json!({"auth_method": "mtls"}),
+            json!({"auth_method": "mtls", "client_cert_fingerprint": "ab".repeat(20)}),
+            json!({"auth_method": "mtls", "client_cert_fingerprint": ""}),
+            json!({"client_cert_fingerprint": hex}),
+            json!({"auth_method": "oidc_client_credentials", "oidc_issuer": "https://i.example"}),
+            json!({"auth_method": "oidc_client_credentials", "oidc_client_id": "c"}),
+            json!({"auth_method": "oidc_client_credentials", "oidc_issuer": "i.example", "oidc_client_id": "c"}),
+            json!({"auth_method": "oidc_client_credentials", "oidc_issuer": "ftp://i.example", "oidc_client_id": "c"}),
+            json!({"auth_method": "oidc_client_credentials", "oidc_issuer": "https://i.example?x", "oidc_client_id": "c"}),
+            json!({"auth_method": "oidc_client_credentials", "oidc_issuer": " https://i.example", "oidc_client_id": "c"}),
+        ] {
+            assert!(auth(&mut blank(), body.clone()).is_err(), "{body}");
+        }
     }
 
     #[test]

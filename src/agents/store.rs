@@ -18,7 +18,8 @@ macro_rules! select {
             "SELECT id, org_id, name, description, created_by, auth_method, key_hash, client_cert_fingerprint, oidc_issuer,
                     oidc_client_id, scopes, vault_ids, token_ttl_seconds, is_active, expires_at, frozen_at, deleted_at,
                     created_at, intents_api_enabled, tx_to_allowlist, tx_allowed_chains, tx_max_value_wei, tx_daily_limit_wei,
-                    tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, shroud_enabled, shroud_config
+                    tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, ssh_public_key, ecdh_public_key, unclaimed,
+                    shroud_enabled, shroud_config
              FROM agents ",
             $tail
         )
@@ -53,6 +54,9 @@ struct Row {
     tx_max_fee_wei: Option<Wei>,
     tx_daily_fee_limit_wei: Option<Wei>,
     tx_max_gas_limit: Option<i64>,
+    ssh_public_key: Option<Vec<u8>>,
+    ecdh_public_key: Option<Vec<u8>>,
+    unclaimed: bool,
     shroud_enabled: bool,
     shroud_config: Option<Json<Value>>,
 }
@@ -107,6 +111,9 @@ impl Row {
                 daily_fee_limit: self.tx_daily_fee_limit_wei,
                 max_gas_limit,
             },
+            ssh_public_key: self.ssh_public_key.and_then(|key| key.try_into().ok()),
+            ecdh_public_key: self.ecdh_public_key.and_then(|key| key.try_into().ok()),
+            unclaimed: self.unclaimed,
             shroud_enabled: self.shroud_enabled,
             shroud_config: self.shroud_config.map(|config| config.0),
             evm_address: None,
@@ -177,8 +184,8 @@ pub async fn list(conn: &mut PgConnection, org_id: OrgId) -> Result<Vec<Agent>, 
 pub async fn insert(conn: &mut PgConnection, agent: &Agent, key: Option<&PlainKey>) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO agents (id, org_id, name, created_by, auth_method, key_prefix, key_hash, client_cert_fingerprint,
-                             oidc_issuer, oidc_client_id, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                             oidc_issuer, oidc_client_id, created_at, unclaimed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(agent.id)
     .bind(agent.org_id)
@@ -191,6 +198,7 @@ pub async fn insert(conn: &mut PgConnection, agent: &Agent, key: Option<&PlainKe
     .bind(agent.oidc_issuer.as_deref())
     .bind(agent.oidc_client_id.as_deref())
     .bind(agent.created_at)
+    .bind(agent.unclaimed)
     .execute(&mut *conn)
     .await?;
     update(conn, agent).await
@@ -231,6 +239,75 @@ pub async fn update(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbErro
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Writes how an agent authenticates. Every token that rests on its epoch ends with the commit; so does its key, unless it still
+/// authenticates by key.
+///
+/// # Errors
+/// As any statement.
+pub async fn replace_auth(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE agents SET auth_method = $3, client_cert_fingerprint = $4, oidc_issuer = $5, oidc_client_id = $6,
+                auth_epoch = auth_epoch + 1, key_prefix = CASE WHEN $3 = 'api_key' THEN key_prefix END,
+                key_hash = CASE WHEN $3 = 'api_key' THEN key_hash END, updated_at = now()
+         WHERE id = $1 AND org_id = $2",
+    )
+    .bind(agent.id)
+    .bind(agent.org_id)
+    .bind(&agent.auth_method)
+    .bind(agent.client_cert_fingerprint.as_deref())
+    .bind(agent.oidc_issuer.as_deref())
+    .bind(agent.oidc_client_id.as_deref())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes an agent's public identity keys.
+///
+/// # Errors
+/// As any statement.
+pub async fn set_identity_keys(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE agents SET ssh_public_key = $3, ecdh_public_key = $4, updated_at = now() WHERE id = $1 AND org_id = $2",
+    )
+    .bind(agent.id)
+    .bind(agent.org_id)
+    .bind(agent.ssh_public_key.map(|key| key.to_vec()))
+    .bind(agent.ecdh_public_key.map(|key| key.to_vec()))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes what enrolled itself for a human more than `days` ago and was never used, and says which.
+///
+/// # Errors
+/// As any statement.
+pub async fn expire_unclaimed(conn: &mut PgConnection, human: UserId, days: i32) -> Result<Vec<AgentId>, DbError> {
+    let expired = sqlx::query_scalar(
+        "UPDATE agents SET is_active = false, deleted_at = now(), updated_at = now()
+         WHERE created_by = $1 AND unclaimed AND deleted_at IS NULL AND created_at < now() - $2 * interval '1 day' RETURNING id",
+    )
+    .bind(human)
+    .bind(days)
+    .fetch_all(conn)
+    .await?;
+    Ok(expired)
+}
+
+/// How many agents enrolled themselves for a human and were not used yet.
+///
+/// # Errors
+/// As any statement.
+pub async fn count_unclaimed(conn: &mut PgConnection, human: UserId) -> Result<i64, DbError> {
+    let count =
+        sqlx::query_scalar("SELECT count(*) FROM agents WHERE created_by = $1 AND unclaimed AND deleted_at IS NULL")
+            .bind(human)
+            .fetch_one(conn)
+            .await?;
+    Ok(count)
 }
 
 /// Deletes an agent: it is inactive and out of every list, its row stays for what points at it.

@@ -117,6 +117,12 @@ impl Event {
         Self { id: EventId::random(), org_id: None, actor, action, resource, details: Map::new(), ip: None, created_at }
     }
 
+    /// Another one of the same kind, by the same, from the same place.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { id: EventId::random(), ..self.clone() }
+    }
+
     /// What is hashed.
     fn fields(&self) -> hash::Fields<'_> {
         hash::Fields {

@@ -98,7 +98,7 @@ fn save(state: &StateDir, demo: &Demo) -> Result<(), DevError> {
 }
 
 async fn bootstrap(state: &StateDir, settings: &Settings, demo: &mut Demo) -> Result<(), DevError> {
-    let password = format!("Demo-{}", Uuid::new_v4());
+    let password = password();
     let password_file = state.path("password");
     write_private(&password_file, &password)?;
     let file = password_file.display().to_string();
@@ -112,6 +112,16 @@ async fn bootstrap(state: &StateDir, settings: &Settings, demo: &mut Demo) -> Re
     demo.org_id = field(&made, "/org_id")?;
     demo.user_key = field(&made, "/api_key")?;
     Ok(())
+}
+
+/// A password that the daemon takes, which a random one may not be.
+fn password() -> String {
+    loop {
+        let password = format!("Demo-{}", Uuid::new_v4());
+        if crate::users::rules::new_password("password", &password).is_ok() {
+            return password;
+        }
+    }
 }
 
 fn agent_body(chains: &[String]) -> Value {

@@ -36,6 +36,7 @@ impl Settings {
         database_url: String,
         token: &Token,
         chains_file: &Path,
+        outbox: &Path,
         chains: &[LocalChain],
     ) -> Result<Self, DevError> {
         let executable = std::env::current_exe().map_err(|error| DevError::start("the daemon", error))?;
@@ -47,6 +48,8 @@ impl Settings {
             ("INTENTD_HSM_TOKEN_LABEL", token::LABEL.to_owned()),
             ("INTENTD_HSM_PIN_FILE", path(&token.pin_file)),
             ("INTENTD_CHAINS_FILE", path(chains_file)),
+            ("INTENTD_SIGNUP_ENABLED", "true".to_owned()),
+            ("INTENTD_MAIL_OUTBOX", path(outbox)),
             (softhsm::CONF_VARIABLE, path(&token.conf)),
         ];
         let mut variables: Vec<_> = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

@@ -49,7 +49,8 @@ impl DevStack {
         step("local chains", self.start_chains(&anvil, &plan)).await?;
         let chains_file = self.state.write("chains/chains.toml", &plan.chains_toml)?;
         let database_url = self.database_url();
-        let settings = Settings::new(database_url.clone(), &token, &chains_file, &self.chains)?;
+        let settings =
+            Settings::new(database_url.clone(), &token, &chains_file, &self.state.path("mail"), &self.chains)?;
         step("HSM keys", settings.admin(&["admin", "hsm", "init"])).await?;
         for chain in &self.chains {
             chain.catch_up(&store::settled_nonces(&database_url, chain.chain_id).await?).await?;
@@ -155,6 +156,7 @@ impl DevStack {
             demo.signer_address
         );
         println!("  human's API key     {}", demo.user_key);
+        println!("  human's login       {} / {}", demo.email, demo.password);
         println!("  agent's API key     {}", demo.agent_key);
         println!("  state, logs         {}", self.state.root().display());
         println!("  for scripts         . {}", self.state.path("env").display());

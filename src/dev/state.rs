@@ -8,6 +8,7 @@
 //! DIR/token/          the SoftHSM2 token, its configuration and its PIN
 //! DIR/chains/         chains.toml, and one state file per local chain
 //! DIR/children        PIDs of the running children, for whoever has to clear up after a SIGKILL
+//! DIR/mail/           letters that the daemon would send, such as to whoever signs up
 //! DIR/logs/           one log per child
 //! ```
 
@@ -24,8 +25,19 @@ const LOCK: &str = "lock";
 /// Where the cluster's folder is when it is not in the state folder.
 const POSTGRES_ELSEWHERE: &str = "postgres.path";
 /// Everything that a reset removes.
-const CONTENTS: &[&str] =
-    &["env", "demo.json", "postgres", POSTGRES_ELSEWHERE, "token", "chains", "children", "logs", "ready", "password"];
+const CONTENTS: &[&str] = &[
+    "env",
+    "demo.json",
+    "postgres",
+    POSTGRES_ELSEWHERE,
+    "token",
+    "chains",
+    "children",
+    "logs",
+    "ready",
+    "password",
+    "mail",
+];
 
 /// An opened state folder. Nobody else can open it until this is dropped.
 #[derive(Debug)]

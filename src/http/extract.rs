@@ -1,24 +1,29 @@
 //! Reading requests the way existing clients send them: any content type, an empty body where a body is optional, explicit nulls.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use futures::StreamExt as _;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
+use super::listen::Connection;
 use super::problem::Problem;
+use super::proxies;
 use crate::access::Principal;
 use crate::app::App;
 
 /// Largest request body: 5 MiB.
 pub const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// How long a body may stop in the middle.
+const CHUNK_PATIENCE: Duration = Duration::from_secs(10);
 /// How much of a body that is too large is read and thrown away.
 const DISCARD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -30,12 +35,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        let deadline_s = app.config.limits.body_deadline_s;
-        let bytes =
-            tokio::time::timeout(Duration::from_secs(deadline_s), read_whole(request)).await.map_err(|_| {
-                let detail = format!("the body did not arrive within {deadline_s} s");
-                Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
-            })??;
+        let bytes = read_whole(request, Duration::from_secs(app.config.limits.body_deadline_s)).await?;
         let bytes: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
         // serde reads a list as a struct, member by member.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
@@ -86,12 +86,19 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// The whole body, up to the limit. What is beyond it is read and thrown away, within reason: a client that is still sending would
-/// see a broken connection instead of the reply that says why.
-async fn read_whole(request: Request) -> Result<Vec<u8>, Problem> {
+fn too_slow() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it again, all at once")
+}
+
+/// The whole body, up to the limit, if it comes within `patience`. What is beyond the limit is read and thrown away, within reason: a
+/// client that is still sending would see a broken connection instead of the reply that says why.
+async fn read_whole(request: Request, patience: Duration) -> Result<Vec<u8>, Problem> {
     let mut chunks = request.into_body().into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
-    while let Some(chunk) = chunks.next().await {
+    let ends = Instant::now() + patience;
+    loop {
+        let until = ends.min(Instant::now() + CHUNK_PATIENCE);
+        let Some(chunk) = tokio::time::timeout_at(until, chunks.next()).await.map_err(|_| too_slow())? else { break };
         let chunk = chunk.map_err(|_| Problem::bad_request("the body could not be read to its end"))?;
         seen = seen.saturating_add(chunk.len());
         if seen <= BODY_BYTES_MAX {
@@ -108,23 +115,32 @@ async fn read_whole(request: Request) -> Result<Vec<u8>, Problem> {
     Ok(kept)
 }
 
-/// The address a request came from: the socket's peer, with an IPv4-mapped IPv6 address as IPv4.
+/// The address a request came from: the socket's peer, or behind listed proxies (`limits.trusted_proxies`) the address that the
+/// outermost of them was called from. Always canonical: an IPv4-mapped IPv6 address is IPv4.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub Option<IpAddr>);
 
 impl Peer {
-    /// From the connection's address.
+    /// From the connection's address and, where a listed proxy is at the other end, `X-Forwarded-For`.
     #[must_use]
-    pub fn of(parts: &Parts) -> Self {
-        Self(parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical()))
+    pub fn of(app: &App, parts: &Parts) -> Self {
+        let lines = parts.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        let trusted = &app.config.limits.trusted_proxies;
+        Self(connection(parts).map(|connection| proxies::client_of(connection.peer.ip(), trusted, lines)))
     }
 }
 
 impl FromRequestParts<Arc<App>> for Peer {
     type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Problem> {
-        Ok(Self::of(parts))
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        Ok(Self::of(app, parts))
     }
+}
+
+/// The connection that a request came by.
+#[must_use]
+pub fn connection(parts: &Parts) -> Option<&Connection> {
+    parts.extensions.get::<ConnectInfo<Connection>>().map(|info| &info.0)
 }
 
 /// An authenticated principal; 401 otherwise. Put into the request by the access layer, see `access::http::authenticate`.

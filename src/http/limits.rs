@@ -1,5 +1,5 @@
-//! Limits of one daemon, keyed by what the caller cannot choose — the socket's peer, or the authenticated principal — and never by a
-//! header: token buckets, and how many requests of a principal are served at once.
+//! Limits of one daemon, keyed by what the caller cannot choose — the socket's peer (behind listed proxies, the address that they were
+//! called from), or the authenticated principal: token buckets, and how many requests of a principal are served at once.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,13 +16,14 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::problem::Problem;
+use crate::net::Networks;
 
 /// Buckets are dropped once there are more than this many.
 const KEYS_MAX: usize = 100_000;
 /// Credentials that are remembered as having held here.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("above zero");
 
-/// `[limits]` of the configuration: rates per second and bursts.
+/// `[limits]`: rates per second and bursts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
@@ -42,6 +43,9 @@ pub struct LimitsConfig {
     pub auth_per_second: u32,
     /// … and the burst on top.
     pub auth_burst: u32,
+    /// Proxies whose `X-Forwarded-For` (and client certificate headers) are believed. Environment: `INTENTD_TRUSTED_PROXIES`, with
+    /// commas.
+    pub trusted_proxies: Networks,
 }
 
 impl Default for LimitsConfig {
@@ -55,7 +59,24 @@ impl Default for LimitsConfig {
             body_deadline_s: 60,
             auth_per_second: 1,
             auth_burst: 5,
+            trusted_proxies: Networks::default(),
         }
+    }
+}
+
+impl LimitsConfig {
+    /// The keys of rates that are zero, which would let nobody through.
+    pub fn zero_rates(&self) -> impl Iterator<Item = &'static str> {
+        let rates = [
+            ("limits.ip_per_second", self.ip_per_second),
+            ("limits.ip_burst", self.ip_burst),
+            ("limits.principal_per_second", self.principal_per_second),
+            ("limits.principal_burst", self.principal_burst),
+            ("limits.principal_concurrency", self.principal_concurrency),
+            ("limits.auth_per_second", self.auth_per_second),
+            ("limits.auth_burst", self.auth_burst),
+        ];
+        rates.into_iter().filter(|(_, rate)| *rate == 0).map(|(key, _)| key)
     }
 }
 
@@ -217,7 +238,7 @@ fn take<K: std::hash::Hash + Eq + Clone>(limiter: &DefaultKeyedRateLimiter<K>, k
     limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(now()).max(Duration::from_millis(1)))
 }
 
-/// 429 with `Retry-After` in whole seconds. `what` there were too many of.
+/// The reply to whoever has done something too often: 429, with `Retry-After` in whole seconds.
 #[must_use]
 pub fn too_many(what: &str, wait: Duration) -> Problem {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -3,6 +3,9 @@
 pub mod extract;
 pub mod health;
 pub mod limits;
+pub mod listen;
 pub mod problem;
+pub mod proxies;
 pub mod router;
 pub mod routes;
+pub mod tls;

@@ -14,6 +14,14 @@ use super::problem::Problem;
 use super::routes::Routes;
 use crate::app::App;
 
+/// A path as the log may have it: without a query string, the code that lets a device in, or the id of a share, which may be all that
+/// opens it.
+fn shown(path: &str) -> &str {
+    const CAPABILITIES: &[(&str, &str)] =
+        &[("/v1/auth/device/code/", "/v1/auth/device/code/…"), ("/v1/share", "/v1/share…")];
+    CAPABILITIES.iter().find(|(start, _)| path.starts_with(start)).map_or(path, |(_, shown)| shown)
+}
+
 /// Every route of the daemon.
 #[must_use]
 pub fn routes() -> Routes {
@@ -21,6 +29,7 @@ pub fn routes() -> Routes {
         .merge(super::health::routes())
         .merge(crate::chain::http::routes())
         .merge(crate::access::http::routes())
+        .merge(crate::users::http::routes())
         .merge(crate::agents::http::routes())
         .merge(crate::vaults::http::routes())
         .merge(crate::orgs::http::routes())
@@ -46,11 +55,7 @@ pub fn router(app: Arc<App>) -> Router {
             ))
         }))
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
-            // The path only: a query string may carry what does not belong in a log. The id of a share may be all that opens it.
-            let path = match request.uri().path() {
-                share if share.starts_with("/v1/share") => "/v1/share…",
-                path => path,
-            };
+            let path = shown(request.uri().path());
             tracing::info_span!("http", method = %request.method(), path)
         }))
         .with_state(app)

@@ -3,13 +3,30 @@
 
 use super::store::SealedTable;
 use crate::chain::ChainId;
-use crate::platform;
+use crate::ids::MailId;
+use crate::{mail, platform, users};
 
 /// The tables.
-pub const TABLES: &[SealedTable] = &[SealedTable {
-    table: "chains",
-    key: "chain_id",
-    prefix: "rpc_",
-    bound: &["chain_id"],
-    aad: |bound| Some(platform::chains::associated_data(ChainId(bound[0].parse().ok()?))),
-}];
+pub const TABLES: &[SealedTable] = &[
+    SealedTable {
+        table: "chains",
+        key: "chain_id",
+        prefix: "rpc_",
+        bound: &["chain_id"],
+        aad: |bound| Some(platform::chains::associated_data(ChainId(bound[0].parse().ok()?))),
+    },
+    SealedTable {
+        table: "second_factors",
+        key: "user_id",
+        prefix: "",
+        bound: &["org_id", "user_id"],
+        aad: |bound| Some(users::mfa::associated_data(bound[0].parse().ok()?, bound[1].parse().ok()?)),
+    },
+    SealedTable {
+        table: "mail_outbox",
+        key: "id",
+        prefix: "",
+        bound: &["id", "recipient"],
+        aad: |bound| Some(mail::associated_data(bound[0].parse::<MailId>().ok()?, &bound[1])),
+    },
+];

@@ -63,3 +63,20 @@ pub async fn insert_user_key(
     .await?;
     Ok(id)
 }
+
+/// The human with this address who may come in, and the organisation. With `hold`, its row is held until the transaction ends.
+///
+/// # Errors
+/// As any statement.
+pub async fn human_by_email(
+    conn: &mut PgConnection,
+    email: &str,
+    hold: bool,
+) -> Result<Option<(UserId, OrgId)>, DbError> {
+    let sql = if hold {
+        "SELECT id, org_id FROM users WHERE email = $1 AND is_active FOR NO KEY UPDATE"
+    } else {
+        "SELECT id, org_id FROM users WHERE email = $1 AND is_active"
+    };
+    Ok(sqlx::query_as(sql).bind(email).fetch_optional(conn).await?)
+}

@@ -62,7 +62,7 @@ async fn create(
     };
     let mut body = json!({
         "id": share.id,
-        "share_url": app.config.link(&format!("/v1/share/{}", share.id)),
+        "share_url": format!("{}/v1/share/{}", app.public_url(), share.id),
         "recipient_type": share.recipient_type,
         "expires_at": rfc3339(share.expires_at),
         "max_access_count": count_of(share.max_access_count),

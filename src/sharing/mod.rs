@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use self::rules::{Addressee, Closed, NewShare};
 use crate::access::throttle::{self, Throttle};
@@ -25,9 +26,10 @@ use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
 use crate::hsm::HsmError;
 use crate::ids::{OrgId, SecretId, ShareId, UserId};
+use crate::mail::{self, Letter};
 use crate::vaults;
-
 use crate::vaults::secrets::{self, SecretError};
+
 pub use open::{Opened, Visitor, find, open};
 
 /// A share that is not revoked.
@@ -203,12 +205,19 @@ pub async fn create(app: &App, principal: &Principal, secret_id: SecretId, new: 
         declined: false,
         created_at: crate::clock::now(),
     };
+    let letter = match &share.recipient_email {
+        Some(email) => Some(mail::seal(&app.hsm, letter(&app.public_url(), email, &share)).await?),
+        None => None,
+    };
 
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
     let vault = vaults::store::get_for_share(&mut tx, principal.org_id, vault.id).await?;
     let vault = vault.ok_or(ShareError::Secret(SecretError::NoVault))?;
     access::authorise(&mut tx, principal, &vault, &path, Permission::Read, Lock::Share).await?;
     store::insert(&mut tx, &share).await?;
+    if let Some(letter) = &letter {
+        mail::store::post(&mut tx, letter).await?;
+    }
     let event = Event::by(principal, "share.create", share.resource())
         .with("secret_id", secret_id.to_string())
         .with("vault_id", vault.id.to_string())
@@ -222,7 +231,37 @@ pub async fn create(app: &App, principal: &Principal, secret_id: SecretId, new: 
         .with("ip_allowlist", share.ip_allowlist.clone());
     audit::record(&mut tx, event).await?;
     tx.commit().await.map_err(DbError::from)?;
+    if letter.is_some() {
+        app.mail.nudge();
+    }
     Ok(share)
+}
+
+/// What somebody reads to whom a secret is lent by mail: neither its path, nor who lends it, nor its passphrase.
+fn letter(url: &str, email: &str, share: &Share) -> Letter {
+    let opens = match share.max_access_count {
+        Some(count) => format!(", {count} times at most"),
+        None => String::new(),
+    };
+    let passphrase = if share.passphrase_hash.is_some() {
+        "You also need a passphrase, which whoever sent you this gives you in another way: it goes into the body of the request, as \
+         {\"passphrase\": \"…\"}.\n\n"
+    } else {
+        ""
+    };
+    let body = format!(
+        "Somebody lends you a secret. Whoever has this link can open it until {}{opens}:\n\n  {url}/v1/share/{}\n\n{passphrase}If you \
+         do not know what this is about, delete this message.\n",
+        crate::clock::rfc3339(share.expires_at),
+        share.id
+    );
+    Letter {
+        kind: "share",
+        recipient: email.to_owned(),
+        subject: "A secret is lent to you".into(),
+        body: Zeroizing::new(body),
+        expires_at: share.expires_at,
+    }
 }
 
 /// Who alone is to open it, and what to say when there is no such human or agent. An id of another organisation is one that does not

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::store::After;
-use super::{RESERVED_PREFIX, Vault, cmek, policies, secrets, store};
+use super::{Vault, cmek, is_reserved_name, policies, secrets, store};
 use crate::access::http::{Ids, deny, require};
 use crate::access::{self, Action, Lock, Principal, input};
 use crate::app::App;
@@ -88,14 +88,10 @@ async fn create(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     require(&app, &principal, Action::VaultCreate, Resource::kind("vault")).await?;
     let name = request.name.ok_or_else(|| Problem::bad_request("name is required"))?;
-    let name = input::name("name", &name)?;
-    if name.trim_start().starts_with(RESERVED_PREFIX) {
-        return Err(Problem::bad_request("names that begin with __ are reserved: choose another"));
-    }
     let vault = Vault {
         id: VaultId::random(),
         org_id: principal.org_id,
-        name,
+        name: vault_name(&name)?,
         description: input::description(request.description)?,
         created_by: principal.actor,
         created_at: crate::clock::now(),
@@ -115,6 +111,14 @@ async fn create(
     audit::record(&mut tx, event).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(render(&vault))))
+}
+
+/// A name that is not the daemon's own.
+fn vault_name(name: &str) -> Result<String, Problem> {
+    if is_reserved_name(name) {
+        return Err(Problem::bad_request("name: names that begin with __ are reserved: choose another"));
+    }
+    Ok(input::name("name", name)?)
 }
 
 #[derive(Deserialize)]
@@ -194,6 +198,10 @@ async fn remove(
 ) -> Result<StatusCode, Problem> {
     let vault = vault(&app, &principal, id).await?;
     require_manager(&app, &principal, &vault, "vault.delete").await?;
+    if vault.is_reserved() {
+        let reason = "this vault holds the keys of agents and cannot be deleted";
+        return Err(deny(&app, &principal, "vault.delete", Resource::new("vault", id), reason).await?);
+    }
     let mut tx = app.db.begin().await?;
     let deleted = store::delete(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
     let event = Event::by(&principal, "vault.delete", Resource::new("vault", id))

@@ -19,6 +19,26 @@ use crate::ids::{OrgId, VaultId};
 
 pub use config::VaultsConfig;
 
+/// Names that begin like this are the daemon's own: clients find those vaults by name, so nobody else may take one.
+const RESERVED_PREFIX: &str = "__";
+/// Name of the vault that holds the keys of an organisation's agents. The daemon makes it and writes to it; nobody else does, whatever
+/// policies say.
+pub const AGENT_KEYS: &str = "__agent-keys";
+
+/// Whether a name is the daemon's, or could become so.
+#[must_use]
+pub fn is_reserved_name(name: &str) -> bool {
+    name.trim_start().starts_with(RESERVED_PREFIX)
+}
+
+impl Vault {
+    /// Whether only the daemon writes to it.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.name == AGENT_KEYS
+    }
+}
+
 /// A vault that is not deleted.
 #[derive(Clone, Debug)]
 pub struct Vault {
@@ -37,8 +57,3 @@ pub struct Vault {
     /// SHA-256, in hex, of the key that its clients encrypt values with before they send them (CMEK), if they do.
     pub cmek_fingerprint: Option<String>,
 }
-
-/// Names that begin like this are the daemon's own: clients find those vaults by name, so nobody else may take one.
-pub const RESERVED_PREFIX: &str = "__";
-/// Name of the vault that holds the keys of an organisation's agents. The daemon makes it, and nobody owns it.
-pub const AGENT_KEYS: &str = "__agent-keys";

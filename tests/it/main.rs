@@ -15,4 +15,5 @@ mod newcomer;
 mod orgs;
 mod platform;
 mod sharing;
+mod users;
 mod vaults;

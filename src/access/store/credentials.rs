@@ -1,9 +1,14 @@
 //! Who a credential proves, and whether it still holds.
 
-use sqlx::{FromRow, PgConnection};
+use std::sync::Arc;
+
+use sqlx::{FromRow, PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::is_revoked;
+use crate::access::glob::Glob;
+use crate::access::grants;
 use crate::access::jwt::{Claims, Root};
 use crate::access::principal::Proof;
 use crate::access::tokens::{KeyHash, PlainKey};
@@ -30,6 +35,10 @@ pub struct AgentIdentity {
     pub intents_api_enabled: bool,
     /// Lifetime of its tokens.
     pub token_ttl_seconds: Option<i32>,
+    /// When it ends.
+    pub expires_at: Option<OffsetDateTime>,
+    /// It enrolled itself, and nobody has used its key yet.
+    unclaimed: bool,
 }
 
 impl AgentIdentity {
@@ -55,6 +64,8 @@ pub struct UserKeyIdentity {
     pub platform_admin: bool,
     #[sqlx(try_from = "Vec<u8>")]
     key_hash: StoredHash,
+    /// The key's scopes, as given.
+    pub scopes: Vec<String>,
     /// Whether it may come in now: key and human active, key not expired.
     pub admitted: bool,
 }
@@ -64,6 +75,11 @@ impl UserKeyIdentity {
     #[must_use]
     pub fn key_hash(&self) -> KeyHash {
         self.key_hash.0
+    }
+
+    /// What the human may be through this key.
+    fn human(&self) -> Human {
+        Some((self.role, self.platform_admin, grants::ceiling(&self.scopes).map(Into::into)))
     }
 }
 
@@ -88,7 +104,7 @@ pub async fn agent_by_prefix(
     jti: Option<Uuid>,
 ) -> Result<Option<AgentIdentity>, DbError> {
     let agent = sqlx::query_as(
-        "SELECT id, org_id, key_hash, scopes, vault_ids, intents_api_enabled, token_ttl_seconds,
+        "SELECT id, org_id, key_hash, scopes, vault_ids, intents_api_enabled, token_ttl_seconds, expires_at, unclaimed,
                 is_active AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
                 AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $2) AS admitted
          FROM agents WHERE key_prefix = $1 AND key_hash IS NOT NULL",
@@ -110,7 +126,7 @@ pub async fn user_key_by_prefix(
     jti: Option<Uuid>,
 ) -> Result<Option<UserKeyIdentity>, DbError> {
     let key = sqlx::query_as(
-        "SELECT k.id AS key_id, u.id AS user_id, u.org_id, u.role, u.platform_admin, k.key_hash,
+        "SELECT k.id AS key_id, u.id AS user_id, u.org_id, u.role, u.platform_admin, k.key_hash, k.scopes,
                 k.is_active AND u.is_active AND (k.expires_at IS NULL OR k.expires_at > now())
                 AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $2) AS admitted
          FROM user_api_keys k JOIN users u ON u.id = k.user_id AND u.org_id = k.org_id WHERE k.key_prefix = $1",
@@ -122,58 +138,21 @@ pub async fn user_key_by_prefix(
     Ok(key)
 }
 
-/// Whether a token was revoked.
+/// Notes when humans' keys were last used. A time that is behind the stored one changes nothing.
 ///
 /// # Errors
 /// As any statement.
-pub async fn is_revoked(conn: &mut PgConnection, jti: Uuid) -> Result<bool, DbError> {
-    let row = sqlx::query("SELECT 1 FROM revoked_tokens WHERE jti = $1").bind(jti).fetch_optional(conn).await?;
-    Ok(row.is_some())
-}
-
-/// Holds the row that a principal's credential rests on, against transactions that sign with it: what they began ends first, and what
-/// they begin later sees what is written now.
-///
-/// # Errors
-/// As any statement.
-pub async fn lock_root(conn: &mut PgConnection, principal: &Principal) -> Result<(), DbError> {
-    let (sql, id) = match principal.credential.root() {
-        KeyRoot::Agent(_) => ("SELECT 1 FROM agents WHERE id = $1 FOR UPDATE", principal.actor.uuid()),
-        KeyRoot::User(key_id) => ("SELECT 1 FROM user_api_keys WHERE id = $1 FOR UPDATE", key_id.0),
-        KeyRoot::Epoch(_) => match principal.actor {
-            Actor::Agent(id) => ("SELECT 1 FROM agents WHERE id = $1 FOR UPDATE", id.0),
-            Actor::User(id) => ("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", id.0),
-        },
-    };
-    sqlx::query(sql).bind(id).execute(conn).await?;
-    Ok(())
-}
-
-/// Revokes a token for good. Also forgets revocations of tokens that have ended by themselves.
-///
-/// # Errors
-/// As any statement.
-pub async fn revoke(conn: &mut PgConnection, jti: Uuid, expires_at: OffsetDateTime) -> Result<(), DbError> {
-    sqlx::query("DELETE FROM revoked_tokens WHERE expires_at < now() - interval '1 day'").execute(&mut *conn).await?;
-    sqlx::query("INSERT INTO revoked_tokens (jti, expires_at) VALUES ($1, $2) ON CONFLICT (jti) DO NOTHING")
-        .bind(jti)
-        .bind(expires_at)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// Notes that a human's key was used, at most once a minute.
-///
-/// # Errors
-/// As any statement.
-pub async fn stamp_user_key(conn: &mut PgConnection, key_id: ApiKeyId) -> Result<(), DbError> {
+pub async fn stamp_user_keys(pool: &PgPool, ids: &[ApiKeyId], at: &[OffsetDateTime]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    // Rows are taken in one order, so that two daemons that write at once do not block each other.
     sqlx::query(
-        "UPDATE user_api_keys SET last_used_at = now()
-         WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
+        "WITH used AS (SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) AS used (id, at)),
+              held AS MATERIALIZED (SELECT k.id FROM user_api_keys k WHERE k.id IN (SELECT id FROM used) ORDER BY k.id FOR NO KEY UPDATE)
+         UPDATE user_api_keys k SET last_used_at = greatest(k.last_used_at, used.at) FROM held JOIN used USING (id) WHERE k.id = held.id",
     )
-    .bind(key_id)
-    .execute(conn)
+    .bind(ids)
+    .bind(at)
+    .execute(pool)
     .await?;
     Ok(())
 }
@@ -205,6 +184,15 @@ pub async fn credential_still_valid(conn: &mut PgConnection, principal: &Princip
     if frozen.flatten().is_some() {
         return Err(CredentialError::OrganisationFrozen);
     }
+    Ok(still_proven(conn, principal).await?)
+}
+
+/// Whether what a principal proved itself with still holds, whatever the organisation's state. Holds the row of the agent (or the
+/// human and the key) `FOR SHARE`: for a transaction whose effect must not outlast a revocation, such as a new key.
+///
+/// # Errors
+/// As any statement. `Ok(false)`: rotated, revoked, deactivated, deleted or expired.
+pub async fn still_proven(conn: &mut PgConnection, principal: &Principal) -> Result<bool, DbError> {
     if !root_still_valid(conn, principal).await? {
         return Ok(false);
     }
@@ -273,6 +261,9 @@ pub async fn principal_by_agent_key(
     let proven = agent.as_ref().map_or(KeyHash::DUMMY, AgentIdentity::key_hash).matches(key);
     Ok(match agent {
         Some(agent) if proven && agent.admitted => {
+            if agent.unclaimed {
+                sqlx::query("UPDATE agents SET unclaimed = false WHERE id = $1").bind(agent.id).execute(conn).await?;
+            }
             let credential = Credential::Key(KeyRoot::Agent(agent.key_hash()));
             Ok((principal(agent.org_id, Actor::Agent(agent.id), None, credential, ip), agent))
         }
@@ -295,13 +286,7 @@ pub async fn principal_by_user_key(
     Ok(match user {
         Some(user) if proven && user.admitted => {
             let credential = Credential::Key(KeyRoot::User(user.key_id));
-            Ok(principal(
-                user.org_id,
-                Actor::User(user.user_id),
-                Some((user.role, user.platform_admin)),
-                credential,
-                ip,
-            ))
+            Ok(principal(user.org_id, Actor::User(user.user_id), user.human(), credential, ip))
         }
         Some(user) if proven => Err(Some((user.org_id, Actor::User(user.user_id)))),
         _ => Err(None),
@@ -326,7 +311,7 @@ pub async fn principal_by_token(
         (Actor::User(id), Root::KeyPrefix(prefix)) => user_key_by_prefix(conn, prefix, Some(claims.jti))
             .await?
             .filter(|key| key.admitted && key.user_id == id)
-            .map(|key| (key.org_id, Some((key.role, key.platform_admin)), KeyRoot::User(key.key_id))),
+            .map(|key| (key.org_id, key.human(), KeyRoot::User(key.key_id))),
         (_, Root::Epoch(epoch)) => by_epoch(conn, actor, *epoch, claims.jti)
             .await?
             .map(|(org_id, human)| (org_id, human, KeyRoot::Epoch(*epoch))),
@@ -340,8 +325,8 @@ pub async fn principal_by_token(
     })
 }
 
-/// A human's role, and whether they run the installation; `None` for an agent.
-type Human = Option<(Role, bool)>;
+/// A human's role, whether they run the installation, and the paths that the key is limited to; `None` for an agent.
+type Human = Option<(Role, bool, Option<Arc<[Glob]>>)>;
 
 /// A human, or an agent without a key, whose epoch is still this one and who may come in now.
 async fn by_epoch(
@@ -373,7 +358,7 @@ async fn by_epoch(
             .bind(jti)
             .fetch_optional(conn)
             .await?;
-            Ok(human.map(|(org_id, role, platform_admin)| (org_id, Some((role, platform_admin)))))
+            Ok(human.map(|(org_id, role, platform_admin)| (org_id, Some((role, platform_admin, None)))))
         }
     }
 }
@@ -385,6 +370,11 @@ fn principal(
     credential: Credential,
     ip: Option<std::net::IpAddr>,
 ) -> Principal {
-    let (role, platform_admin) = human.map_or((None, false), |(role, platform_admin)| (Some(role), platform_admin));
-    Principal { org_id, actor, role, platform_admin, credential, ip, _proof: Proof, _place: None }
+    let (role, platform_admin, ceiling) = match human {
+        None => (None, false, None),
+        // Whoever looks at the role alone, and forgets the ceiling, sees a member.
+        Some((_, _, Some(ceiling))) => (Some(Role::Member), false, Some(ceiling)),
+        Some((role, platform_admin, None)) => (Some(role), platform_admin, None),
+    };
+    Principal { org_id, actor, role, platform_admin, credential, ip, ceiling, _proof: Proof, _place: None }
 }

@@ -91,8 +91,13 @@ pub async fn grants(
     vault: &Vault,
     lock: Lock,
 ) -> Result<Grants, DbError> {
-    let subject =
-        Subject { org_id: principal.org_id, actor: principal.actor, manages: principal.manages(), ip: principal.ip };
+    let subject = Subject {
+        org_id: principal.org_id,
+        actor: principal.actor,
+        manages: principal.manages(),
+        ceiling: principal.ceiling.as_deref(),
+        ip: principal.ip,
+    };
     grants_of(conn, &subject, vault, lock).await
 }
 
@@ -109,7 +114,7 @@ pub async fn grants_of_absent(
     vault: &Vault,
 ) -> Result<Option<Grants>, DbError> {
     let Some(manages) = active(conn, org_id, actor).await? else { return Ok(None) };
-    let subject = Subject { org_id, actor, manages, ip };
+    let subject = Subject { org_id, actor, manages, ceiling: None, ip };
     grants_of(conn, &subject, vault, Lock::None).await.map(Some)
 }
 
@@ -126,18 +131,25 @@ async fn active(conn: &mut PgConnection, org_id: OrgId, actor: Actor) -> Result<
 }
 
 /// Whom grants are looked up for.
-struct Subject {
+struct Subject<'a> {
     org_id: OrgId,
     actor: Actor,
     manages: bool,
+    /// Of a human's key that is limited to paths.
+    ceiling: Option<&'a [Glob]>,
     ip: Option<IpAddr>,
 }
 
-async fn grants_of(conn: &mut PgConnection, principal: &Subject, vault: &Vault, lock: Lock) -> Result<Grants, DbError> {
+async fn grants_of(
+    conn: &mut PgConnection,
+    principal: &Subject<'_>,
+    vault: &Vault,
+    lock: Lock,
+) -> Result<Grants, DbError> {
     let at = Circumstances { now: crate::clock::now(), ip: principal.ip };
     let same_org = vault.org_id == principal.org_id;
     let (bound, ceiling) = match principal.actor {
-        Actor::User(_) => (same_org, None),
+        Actor::User(_) => (same_org, principal.ceiling.map(<[Glob]>::to_vec)),
         Actor::Agent(id) => match agent_limits(conn, principal.org_id, id, lock).await? {
             Some((vault_ids, scopes)) => {
                 (same_org && (vault_ids.is_empty() || vault_ids.contains(&vault.id)), grants::ceiling(&scopes))
@@ -164,7 +176,7 @@ async fn grants_of(conn: &mut PgConnection, principal: &Subject, vault: &Vault, 
         .await?;
     let rules = rows.into_iter().filter_map(RuleRow::rule).collect();
     let owner = same_org && (vault.created_by == principal.actor || principal.manages);
-    Ok(Grants { bound, ceiling, rules, owner, at })
+    Ok(Grants { bound, reserved: vault.is_reserved(), ceiling, rules, owner, limited: principal.ceiling.is_some(), at })
 }
 
 async fn agent_limits(

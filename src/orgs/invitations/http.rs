@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,12 +15,14 @@ use crate::access::{Action, Principal, Role};
 use crate::app::App;
 use crate::audit::Resource;
 use crate::clock::rfc3339;
+use crate::config::Secret;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, delete, get, post};
 use crate::ids::InvitationId;
+use crate::orgs::OrgError;
 use crate::orgs::members::http::role_of;
-use crate::orgs::{OrgError, new_password_hash};
+use crate::users;
 
 /// The routes.
 pub fn routes() -> Routes {
@@ -59,7 +60,7 @@ async fn invite(
     require(&app, &principal, Action::MemberInvite, Resource::kind("invitation")).await?;
     let email = request.email.ok_or_else(|| Problem::bad_request("email is required"))?;
     let role = request.role.map_or(Ok(Role::Member), |role| role_of(Some(&role)))?;
-    let email = crate::orgs::parse_email(&email)?;
+    let email = users::rules::email(&email)?;
     let mut conn = app.db.acquire().await?;
     let wait = throttle::take(&mut conn, Throttle::Invitation, throttle::key(&[email.as_bytes()])).await?;
     drop(conn);
@@ -68,8 +69,11 @@ async fn invite(
         let detail = format!("too many invitations of this address: try again in {seconds} s");
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
     }
-    match super::invite(&app.db, &app.hsm, Inviter::Member(&principal), &email, role).await {
-        Ok((invitation, _)) => Ok(Json(render(&invitation))),
+    match super::invite(&app.db, &app.hsm, Inviter::Member(&principal, &app.public_url()), &email, role).await {
+        Ok((invitation, _)) => {
+            app.mail.nudge();
+            Ok(Json(render(&invitation)))
+        }
         Err(error @ (InviteError::Refused(_) | InviteError::Limit(_))) => {
             match deny(&app, &principal, "member.invite", Resource::kind("invitation"), &error).await {
                 Ok(_) => Err(error.into()),
@@ -114,7 +118,8 @@ async fn accept(
 ) -> Result<Json<Value>, Problem> {
     let token = request.token.ok_or_else(|| Problem::bad_request("token is required"))?;
     let password = request.password.ok_or_else(|| Problem::bad_request("password is required"))?;
-    let password = SecretString::from(password);
+    let password = Secret::from(password);
+    users::rules::new_password("password", password.expose())?;
     let display_name = super::display_name(request.display_name)?;
     let not_valid = || {
         app.auth_failures.count(None, peer);
@@ -125,7 +130,7 @@ async fn accept(
     if !store::is_open(&mut *app.db.acquire().await?, &token_hash).await? {
         return Err(not_valid());
     }
-    let password_hash = new_password_hash(&app.hsm, password).await?;
+    let password_hash = app.passwords.hash(&password, *app.hsm.random::<16>().await?).await?;
     let mut tx = app.db.begin().await?;
     let joined = super::accept(&mut tx, &token_hash, &Newcomer { display_name, password_hash, ip: peer }).await?;
     tx.commit().await?;

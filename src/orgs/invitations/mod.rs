@@ -11,17 +11,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, PgPool};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::limits::{self, Kind, LimitError, Reached};
 use super::members::rules::{self, Refusal};
-use super::parse_email;
 use crate::access::input::{self, InputError};
 use crate::access::{Actor, Principal, Role};
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
 use crate::hsm::{Hsm, HsmError};
 use crate::ids::{InvitationId, OrgId, UserId};
+use crate::mail::{self, Letter};
+use crate::users;
 
 pub use store::Invitation;
 
@@ -73,8 +74,8 @@ impl fmt::Debug for Token {
 /// Who invites.
 #[derive(Clone, Copy, Debug)]
 pub enum Inviter<'a> {
-    /// A human of the organisation.
-    Member(&'a Principal),
+    /// A human of the organisation, and what links begin with in the letter that they have sent.
+    Member(&'a Principal, &'a str),
     /// Whoever runs the installation, at the machine.
     Operator(OrgId),
 }
@@ -82,21 +83,21 @@ pub enum Inviter<'a> {
 impl Inviter<'_> {
     fn org_id(self) -> OrgId {
         match self {
-            Self::Member(principal) => principal.org_id,
+            Self::Member(principal, _) => principal.org_id,
             Self::Operator(org_id) => org_id,
         }
     }
 
     fn user_id(self) -> Option<UserId> {
         match self {
-            Self::Member(principal) => principal.user_id(),
+            Self::Member(principal, _) => principal.user_id(),
             Self::Operator(_) => None,
         }
     }
 
     fn event(self, action: &'static str, resource: Resource) -> Event {
         match self {
-            Self::Member(principal) => Event::by(principal, action, resource),
+            Self::Member(principal, _) => Event::by(principal, action, resource),
             Self::Operator(org_id) => Event::by_system(org_id, action, resource),
         }
     }
@@ -164,14 +165,19 @@ pub async fn invite(
     email: &str,
     role: Role,
 ) -> Result<(Invitation, Token), InviteError> {
-    let email = parse_email(email)?;
+    let email = users::rules::email(email)?;
     let token = Token::mint(&*hsm.random::<32>().await?);
     let org_id = by.org_id();
+    let organisation =
+        store::organisation(&mut *pool.acquire().await?, org_id).await?.ok_or(InviteError::NoOrganisation)?;
+    let letter = match by {
+        Inviter::Member(_, url) => Some(mail::seal(hsm, letter(url, &organisation, &email, role, &token)).await?),
+        Inviter::Operator(_) => None,
+    };
     let mut tx = pool.begin().await?;
-    let organisation = store::organisation(&mut tx, org_id).await?.ok_or(InviteError::NoOrganisation)?;
     // Members are always limited, so this also holds the row that makes invitations of one organisation wait for each other.
     limits::admit(&mut tx, org_id, Kind::Members).await?;
-    if let Inviter::Member(principal) = by {
+    if let Inviter::Member(principal, _) = by {
         let held = store::role_of(&mut tx, org_id, principal.user_id()).await?.ok_or(Refusal::NotManager)?;
         rules::may_manage(held, role)?;
     }
@@ -183,9 +189,8 @@ pub async fn invite(
         return Err(InviteError::TooMany);
     }
     let invitation = store::put(&mut tx, org_id, &email, role, &token.hash(), by.user_id()).await?;
-    if matches!(by, Inviter::Member(_)) {
-        let (subject, body) = letter(&organisation, &invitation, &token);
-        send(&mut tx, &invitation.email, &subject, &body).await?;
+    if let Some(letter) = letter {
+        mail::store::post(&mut tx, &letter).await?;
     }
     let event = by
         .event("member.invite", Resource::new("invitation", invitation.id))
@@ -197,30 +202,25 @@ pub async fn invite(
 }
 
 /// What the invited reads.
-fn letter(organisation: &str, invitation: &Invitation, token: &Token) -> (String, String) {
-    let role = match invitation.role {
+fn letter(url: &str, organisation: &str, email: &str, role: Role, token: &Token) -> Letter {
+    let role = match role {
         Role::Owner => "an owner",
         Role::Admin => "an admin",
         Role::Member => "a member",
     };
     let body = format!(
-        "You are invited to join {organisation} as {role}.\n\nThe invitation holds for {DAYS} days and once. To accept it, choose a \
-         password and send\n\n  POST /v1/auth/accept-invite\n  {{\"token\": \"{}\", \"password\": \"…\"}}\n\nIf you do not know what \
-         this is about, ignore this message: nothing happens.\n",
+        "You are invited to join {organisation} as {role}.\n\nTo accept, open this link and choose a password:\n\n  \
+         {url}/accept-invite#{}\n\nIt holds for {DAYS} days and works once. If you do not know what this is about, ignore this \
+         message: nothing happens.\n",
         token.reveal()
     );
-    (format!("Invitation to {organisation}"), body)
-}
-
-/// Hands a letter to what sends them, in the transaction of the invitation. This version sends no mail itself: the operator's
-/// `intentd admin invite` prints an invitation's token instead.
-async fn send(_: &mut PgConnection, to: &str, subject: &str, _: &str) -> Result<(), DbError> {
-    tracing::warn!(
-        to,
-        subject,
-        "no mail is sent by this version: `intentd admin invite` prints the token of an invitation"
-    );
-    Ok(())
+    Letter {
+        kind: "invitation",
+        recipient: email.to_owned(),
+        subject: format!("Invitation to {organisation}").into(),
+        body: Zeroizing::new(body),
+        expires_at: crate::clock::now() + time::Duration::days(i64::from(DAYS)),
+    }
 }
 
 /// Somebody who joins.

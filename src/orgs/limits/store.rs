@@ -7,6 +7,7 @@ use super::Kind;
 use crate::access::SecretPath;
 use crate::db::DbError;
 use crate::ids::{OrgId, VaultId};
+use crate::vaults::AGENT_KEYS;
 
 /// The limits of one organisation; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
@@ -119,11 +120,11 @@ pub async fn organisation_exists(conn: &mut PgConnection, org_id: OrgId) -> Resu
 pub async fn count(conn: &mut PgConnection, org_id: OrgId, kind: Kind, enough: i32) -> Result<i64, DbError> {
     let sql = match kind {
         Kind::Vaults => {
-            "SELECT count(*) FROM (SELECT 1 FROM vaults WHERE org_id = $1 AND deleted_at IS NULL LIMIT $2) AS counted"
+            "SELECT count(*) FROM (SELECT 1 FROM vaults WHERE org_id = $1 AND deleted_at IS NULL AND name <> $3 LIMIT $2) AS counted"
         }
         Kind::Secrets => {
             "SELECT count(*) FROM (SELECT 1 FROM secrets s JOIN vaults v ON v.id = s.vault_id AND v.deleted_at IS NULL
-                                   WHERE s.org_id = $1 AND s.deleted_at IS NULL LIMIT $2) AS counted"
+                                   WHERE s.org_id = $1 AND s.deleted_at IS NULL AND v.name <> $3 LIMIT $2) AS counted"
         }
         Kind::Agents => {
             "SELECT count(*) FROM (SELECT 1 FROM agents WHERE org_id = $1 AND deleted_at IS NULL LIMIT $2) AS counted"
@@ -136,8 +137,12 @@ pub async fn count(conn: &mut PgConnection, org_id: OrgId, kind: Kind, enough: i
             "SELECT count(*) FROM (SELECT 1 FROM user_api_keys WHERE org_id = $1 AND is_active LIMIT $2) AS counted"
         }
     };
-    let count = sqlx::query_scalar(sql).bind(org_id).bind(i64::from(enough) + 100).fetch_one(conn).await?;
-    Ok(count)
+    let mut query = sqlx::query_scalar(sql).bind(org_id).bind(i64::from(enough) + 100);
+    if matches!(kind, Kind::Vaults | Kind::Secrets) {
+        // What the daemon keeps for agents is bounded by their number.
+        query = query.bind(AGENT_KEYS);
+    }
+    Ok(query.fetch_one(conn).await?)
 }
 
 /// Whether there is a secret at a path that is not deleted; then its row is held.

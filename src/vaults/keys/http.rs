@@ -227,7 +227,6 @@ impl From<ProvisionError> for Problem {
         match error {
             ProvisionError::NoAgent | ProvisionError::NoKey => Self::not_found(text),
             ProvisionError::Exists => Self::new(StatusCode::CONFLICT, text),
-            ProvisionError::Limit(reached) => reached.into(),
             ProvisionError::Contended => Self::unavailable(text, 1),
             ProvisionError::Access(error) => error.into(),
             ProvisionError::Hsm(error) => error.into(),

@@ -7,14 +7,13 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{SigningKey, store};
-use crate::access::{self, AccessError, Lock, Permission, Principal, SecretPath};
+use crate::access::{self, AccessError, Permission, Principal, SecretPath};
 use crate::agents;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
 use crate::hsm::{Custody, HsmError, KeyContext, PublicKey};
 use crate::ids::{AgentId, KeyId};
-use crate::orgs::limits::{self, LimitError, Reached};
 use crate::vaults::secrets::NewSecret;
 use crate::vaults::secrets::rules::SecretType;
 use crate::vaults::secrets::store::{Head, NewKey, NewVersion};
@@ -61,9 +60,6 @@ pub enum ProvisionError {
     /// Too many at once.
     #[error("too many requests change this agent's signing key at once; nothing was changed")]
     Contended,
-    /// There is no room for another secret.
-    #[error(transparent)]
-    Limit(#[from] Reached),
     /// Not allowed, or could not be checked.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -73,15 +69,6 @@ pub enum ProvisionError {
     /// The database did not do it.
     #[error(transparent)]
     Db(#[from] DbError),
-}
-
-impl From<LimitError> for ProvisionError {
-    fn from(error: LimitError) -> Self {
-        match error {
-            LimitError::Reached(reached) => Self::Limit(reached),
-            LimitError::Db(error) => error.into(),
-        }
-    }
 }
 
 /// Where an agent's own key is.
@@ -150,7 +137,7 @@ async fn make(
             (Order::Rotate, None) => return Err(ProvisionError::NoKey),
             _ => {}
         }
-        let (vault, _) = vaults::store::ensure_agent_keys(&mut conn, principal.org_id).await?;
+        let vault = agents::identity::vault(app, principal.org_id).await?;
         let head = secrets::store::head(&mut conn, principal.org_id, vault.id, &path).await?;
         drop(conn);
         let version = head.as_ref().map_or(0, |head| head.version) + 1;
@@ -219,8 +206,8 @@ async fn write(
     let Some(vault) = vaults::store::get_for_share(&mut tx, principal.org_id, vault.id).await? else {
         return Ok(None);
     };
-    let granted = access::authorise(&mut tx, principal, &vault, path, Permission::Write, Lock::Share).await?;
-    limits::admit_secret(&mut tx, principal.org_id, vault.id, path).await?;
+    let granted =
+        access::authorise_agents_key(&vault, path, principal.actor, Permission::Write).map_err(AccessError::from)?;
     let new = NewSecret {
         kind: SecretType::PrivateKey,
         value: Zeroizing::new(String::new()),
@@ -262,7 +249,8 @@ pub async fn deactivate(app: &App, principal: &Principal, agent: AgentId) -> Res
     let key = store::provisioned(&mut tx, principal.org_id, agent).await?.ok_or(ProvisionError::NoKey)?;
     let vault = vaults::store::get_for_share(&mut tx, principal.org_id, key.vault_id).await?;
     let vault = vault.ok_or(ProvisionError::NoKey)?;
-    let granted = access::authorise(&mut tx, principal, &vault, &path, Permission::Delete, Lock::Share).await?;
+    let granted =
+        access::authorise_agents_key(&vault, &path, principal.actor, Permission::Delete).map_err(AccessError::from)?;
     if !secrets::store::delete(&mut tx, &granted, key.secret_id).await? {
         return Err(ProvisionError::NoKey);
     }

@@ -7,6 +7,7 @@ mod error;
 pub mod generate;
 pub mod http;
 pub mod list;
+mod own;
 pub mod rules;
 pub mod store;
 pub mod versions;
@@ -28,6 +29,7 @@ use crate::ids::{KeyId, OrgId, VaultId};
 use crate::orgs::limits;
 
 pub use error::SecretError;
+pub use own::Own;
 
 /// How often a version is prepared again because another request stored one first.
 const ATTEMPTS: usize = 16;
@@ -125,7 +127,7 @@ async fn store_next(app: &App, to: &Next<'_>, new: &NewSecret) -> Result<Option<
     let intents = store::intents_enabled(&mut conn, to.principal.org_id, to.principal.actor).await?;
     drop(conn);
     rules::may_replace(intents, to.path, to.head.map(|head| head.was_key_type))?;
-    let prepared = prepare(app, to, new, &content).await?;
+    let prepared = prepare(app, to.vault, to.path, to.head, new, &content).await?;
     match write(app, to, new, &prepared).await {
         Ok(None) => {
             prepared.discard(app).await;
@@ -161,11 +163,18 @@ impl Prepared {
 }
 
 /// The work in the HSM. No lock is held.
-async fn prepare(app: &App, to: &Next<'_>, new: &NewSecret, content: &Content) -> Result<Prepared, SecretError> {
-    let version = to.head.map_or(0, |head| head.version) + 1;
-    let org_id = to.principal.org_id;
+async fn prepare(
+    app: &App,
+    vault: &Vault,
+    path: &SecretPath,
+    head: Option<&Head>,
+    new: &NewSecret,
+    content: &Content,
+) -> Result<Prepared, SecretError> {
+    let version = head.map_or(0, |head| head.version) + 1;
+    let org_id = vault.org_id;
     let body = if content.keeps_body() {
-        let aad = associated_data(org_id, to.vault.id, to.path, version, new.kind.as_str());
+        let aad = associated_data(org_id, vault.id, path, version, new.kind.as_str());
         Some(Body(app.hsm.seal(&aad, new.value.as_bytes()).await?))
     } else {
         None
@@ -173,7 +182,7 @@ async fn prepare(app: &App, to: &Next<'_>, new: &NewSecret, content: &Content) -
     let key = match content.scalar() {
         None => None,
         Some(scalar) => {
-            let context = KeyContext { org_id, key_id: KeyId::random(), path: to.path.as_str().to_owned(), version };
+            let context = KeyContext { org_id, key_id: KeyId::random(), path: path.as_str().to_owned(), version };
             let custody = app.config.hsm.as_ref().map_or_else(Custody::default, |hsm| hsm.custody);
             let (key_ref, public_key) = app.hsm.import(&context, custody, scalar).await?;
             Some(NewKey { context, key_ref, public_key })

@@ -32,7 +32,7 @@ async fn grant(client: &Client, vault: &str, agent: &str, more: Value) -> Value 
 
 #[tokio::test]
 async fn nothing_is_allowed_that_no_policy_names_and_a_deleted_policy_stops_at_once() {
-    let stack = Stack::start().await;
+    let stack = Stack::with(Options { daemons: 2, chains: Vec::new(), ..Options::default() }).await;
     let vault = vault_with_secret(&stack, "api/stripe").await;
     let (id, agent) = plain_agent(&stack, json!({})).await;
     let there = format!("/v1/vaults/{vault}/secrets/api/stripe");
@@ -58,7 +58,11 @@ async fn nothing_is_allowed_that_no_policy_names_and_a_deleted_policy_stops_at_o
     stack.owner.put(&path, &json!({"permissions": ["write"], "conditions": null})).await.expect(200);
     agent.get(&there).await.refused(403);
     agent.put(&there, &json!({"value": "w"})).await.expect(201);
+    // On the daemon that did not do it too, however warm it is.
+    let elsewhere = agent.at(&stack.daemons[1].url);
+    elsewhere.put(&there, &json!({"value": "w"})).await.expect(201);
     stack.owner.delete(&path).await.expect(204);
+    elsewhere.put(&there, &json!({"value": "x"})).await.refused(403);
     agent.put(&there, &json!({"value": "x"})).await.refused(403);
 }
 

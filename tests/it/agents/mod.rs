@@ -1,5 +1,8 @@
 //! Agents and their guardrails over HTTP.
 
+mod enroll;
+mod identity;
+
 use serde_json::{Value, json};
 
 use crate::harness::stack::{Stack, TO};

@@ -79,6 +79,11 @@ impl Client {
         Self::send(self.request(Method::DELETE, path)).await
     }
 
+    /// DELETE with a body.
+    pub async fn delete_with(&self, path: &str, body: &Value) -> Reply {
+        Self::send(self.request(Method::DELETE, path).json(body)).await
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         Self::send(self.request(Method::POST, path).json(body)).await
     }

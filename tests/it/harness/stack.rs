@@ -137,6 +137,7 @@ impl Stack {
         command
             .env("INTENTD_CHAINS_FILE", root.join("chains.toml"))
             .env("INTENTD_ENVIRONMENT", "dev")
+            .env("INTENTD_MAIL_OUTBOX", root.join("mail"))
             .env("INTENTD_TRACKER_INTERVAL_MS", "150")
             .env("INTENTD_LIMITS_AUTH_BURST", "1000")
             .env("INTENTD_LIMITS_IP_BURST", "100000")
@@ -147,6 +148,20 @@ impl Stack {
         }
         command.envs(self.options.env.iter().cloned());
         command
+    }
+
+    /// Every letter to an address whose subject has these words, in order.
+    pub fn letters(&self, to: &str, subject: &str) -> Vec<String> {
+        let Ok(files) = std::fs::read_dir(self.install.root.join("mail")) else { return Vec::new() };
+        let mut found: Vec<_> = files
+            .flatten()
+            .filter(|file| file.path().extension().is_some_and(|extension| extension == "eml"))
+            .map(|file| (file.metadata().unwrap().modified().unwrap(), std::fs::read_to_string(file.path()).unwrap()))
+            .filter(|(_, letter)| letter.contains(&format!("To: {to}\r\n")))
+            .filter(|(_, letter)| letter.lines().any(|line| line.starts_with("Subject: ") && line.contains(subject)))
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, letter)| letter).collect()
     }
 
     pub async fn start_daemon(&self, name: &str) -> Daemon {
@@ -167,9 +182,6 @@ impl Stack {
                 self.options.sign_only_ttl_s
             )
         };
-        if self.options.chains.is_empty() {
-            return "chain = []\n".to_owned();
-        }
         self.options.chains.iter().map(|(name, id)| one(name, *id)).collect()
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{State, all_gone, all_text, output, send};
 use crate::harness::client::Client;
+use crate::harness::stack::until;
 
 #[tokio::test]
 async fn the_env_file_is_private_and_everything_in_it_works() {
@@ -29,6 +30,16 @@ async fn the_env_file_is_private_and_everything_in_it_works() {
     assert_eq!(me["id"], json!(agent_id));
     assert_eq!(me["org_id"], json!(state.variable("INTENTD_ORG_ID")));
     let vaults = human.get("/v1/vaults").await.expect(200);
+    let login =
+        json!({"email": state.variable("INTENTD_USER_EMAIL"), "password": state.variable("INTENTD_USER_PASSWORD")});
+    let token = human.by(None).post("/v1/auth/token", &login).await.expect(200);
+    let me = human.by(token["access_token"].as_str()).get("/v1/auth/me").await.expect(200);
+    assert_eq!((&me["email"], &me["role"]), (&login["email"], &json!("owner")));
+    // Anybody may sign up here, and finds the letter in the state folder.
+    let wanted = json!({"email": "you@example.com", "password": "Correct-Horse-7"});
+    human.by(None).post("/v1/auth/signup", &wanted).await.expect(200);
+    let written = || std::fs::read_dir(state.path().join("mail")).is_ok_and(|mut files| files.next().is_some());
+    until(super::PATIENCE, "the letter is in the state folder", async || written()).await;
     let vault_id = json!(state.variable("INTENTD_VAULT_ID"));
     assert!(vaults["vaults"].as_array().unwrap().iter().any(|vault| vault["id"] == vault_id), "{vaults}");
 

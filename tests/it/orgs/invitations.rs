@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{human, last_event, other_org, run};
 use crate::harness::client::{Client, Reply};
-use crate::harness::stack::{Options, Stack};
+use crate::harness::stack::{Options, Stack, until};
 
 /// The token of an invitation that the operator makes.
 fn invited(stack: &Stack, email: &str, role: &str) -> String {
@@ -14,7 +16,7 @@ fn invited(stack: &Stack, email: &str, role: &str) -> String {
 }
 
 async fn accept(client: &Client, token: &str) -> Reply {
-    let body = json!({"token": token, "password": "correct horse battery", "display_name": "New"});
+    let body = json!({"token": token, "password": "Correct-Horse-7-Battery", "display_name": "New"});
     client.by(None).post("/v1/auth/accept-invite", &body).await
 }
 
@@ -45,6 +47,16 @@ async fn an_invitation_is_good_once_for_a_while_and_for_what_its_giver_may_give(
     foreign.delete(&path).await.refused(404);
     stack.owner.delete(&path).await.expect(204);
     stack.owner.delete(&path).await.refused(404);
+
+    // The letter has a link, and what stands behind its # lets the reader in.
+    invite(&stack.owner, "reader@example.test", "member").await.expect(200);
+    let letters = || stack.letters("reader@example.test", "Invitation to");
+    until(Duration::from_secs(20), "the letter", async || letters().len() == 1).await;
+    let letter = letters().remove(0);
+    let (_, rest) = letter.split_once("/accept-invite#").unwrap();
+    let token: String = rest.chars().take_while(|c| !c.is_whitespace()).collect();
+    let joined = accept(&stack.owner.at(&stack.daemons[1].url), &token).await.expect(200);
+    assert_eq!(joined["email"], "reader@example.test");
 
     // Of many who accept at once, on both daemons, one joins.
     let token = invited(&stack, "crowd@example.test", "member");

@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{ask, daemons, in_days, link, listed, open, open_with, share, store, vault};
+use crate::harness::stack::until;
 
 fn members(body: &Value) -> BTreeSet<&str> {
     body.as_object().unwrap().keys().map(String::as_str).collect()
@@ -68,6 +70,10 @@ async fn a_link_opens_to_the_latest_version_until_it_is_revoked() {
     let made = ask(owner, &secret, &mail).await.expect(201);
     assert_eq!((&made["recipient_email"], &made["max_access_count"]), (&json!("friend@example.com"), &json!(0)));
     assert_eq!(open(&nobody, made["id"].as_str().unwrap()).await.expect(200)["max_access_count"], 0);
+    let letters = || stack.letters("friend@example.com", "A secret is lent to you");
+    until(Duration::from_secs(20), "the letter", async || letters().len() == 1).await;
+    let letter = letters().remove(0);
+    assert!(letter.contains(&format!("/v1/share/{}", made["id"].as_str().unwrap())), "{letter}");
     assert_eq!(listed(owner, "outbound").await[0]["recipient_email"], "friend@example.com");
 }
 

@@ -44,7 +44,11 @@ async fn a_signing_key_goes_into_the_hsm_and_nobody_reads_it_back() {
         assert_eq!(problem["type"], "key_held_in_hsm");
         assert!(problem["detail"].as_str().unwrap().contains(&address_of(&first).to_string()), "{problem}");
     }
-    assert_eq!(stack.count("SELECT count(*) FROM secret_versions WHERE ciphertext IS NOT NULL").await, 0);
+    let sealed = format!(
+        "SELECT count(*) FROM secret_versions v JOIN secrets s ON s.id = v.secret_id
+         WHERE s.vault_id = '{vault}' AND v.ciphertext IS NOT NULL"
+    );
+    assert_eq!(stack.count(&sealed).await, 0);
 
     // Storing over it supersedes the key, and keeps it.
     stack.owner.put(&path, &key(&second)).await.expect(201);

@@ -83,6 +83,9 @@ impl Scene {
         let env = limits.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let stack = Stack::with(Options { env, ..Options::default() }).await;
         let other_org = stack.organisation("Other").await;
+        for org in [&stack.org_id, &other_org] {
+            stack.sql(&format!("INSERT INTO organisation_limits (org_id, members) VALUES ('{org}', 1000000)")).await;
+        }
         let revoked = token(&stack.human(&stack.org_id, "owner").await.client).await;
         stack.owner.by(Some(&revoked)).delete("/v1/auth/token").await.expect(204);
         // No agent may have such a short one; waiting two minutes is no test.
@@ -154,6 +157,8 @@ impl World {
         let policy = json!({"secret_path_pattern": "**", "principal_type": "agent", "principal_id": agent_id,
                             "permissions": ["read", "write", "delete"]});
         let policy = owner.post(&format!("{vault}/policies"), &policy).await.expect(201);
+        let spare = owner.post("/v1/auth/api-keys", &json!({"name": "spare"})).await.expect(201);
+        let key_id = text(&spare["key"], "id");
         let (share_id, transaction_id) = (Uuid::new_v4(), Uuid::new_v4());
         let (rule_id, invitation_id, rotation_id) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
         let secret_id = text(&secret, "id");
@@ -201,6 +206,8 @@ impl World {
             ("rotation_id", rotation_id.to_string()),
             ("org_id", org_id.to_owned()),
             ("name_or_id", "base".to_owned()),
+            ("key_id", key_id),
+            ("user_code", "BCDF-GHJK".to_owned()),
             ("chain", "ethereum".to_owned()),
             ("chain_id", "8453".to_owned()),
         ]);

@@ -50,6 +50,25 @@ pub fn body(route: &Route, world: &World) -> Option<Value> {
         "PUT /v1/admin/chains/{chain_id}" => json!({"display_name": "Base"}),
         "PUT /v1/admin/settings" => json!({}),
         "PUT /v1/admin/organisations/{org_id}/limits" => json!({"vaults": 1_000_000}),
+        // What is in the body proves who somebody is, or is for somebody: nothing in it, and it is only read.
+        "POST /v1/auth/signup"
+        | "POST /v1/auth/verify-email"
+        | "POST /v1/auth/token"
+        | "POST /v1/auth/forgot-password"
+        | "POST /v1/auth/reset-password"
+        | "POST /v1/auth/change-password"
+        | "POST /v1/auth/google"
+        | "POST /v1/auth/mfa/verify"
+        | "POST /v1/auth/mfa/verify-setup"
+        | "POST /v1/auth/device/code"
+        | "POST /v1/auth/device/token"
+        | "POST /v1/auth/device/approve"
+        | "POST /v1/auth/device/deny"
+        | "POST /v1/agents/enroll" => json!({}),
+        "POST /v1/auth/mfa/setup" => json!({}),
+        "PATCH /v1/auth/me" => json!({"display_name": "Somebody"}),
+        "POST /v1/auth/api-keys" => json!({"name": "another"}),
+        "POST /v1/agents/{agent_id}/rotate-identity-keys" => json!({}),
         route => panic!("{route} has no row: give it a good body here"),
     };
     Some(body)
