@@ -32,6 +32,8 @@ pub struct App {
     pub hsm: Hsm,
     /// The chains.
     pub chains: Chains,
+    /// Who is asked what a transaction would do.
+    pub simulators: crate::simulate::settings::Simulators,
     /// One queue per lane in front of the lane's row.
     pub lanes: LaneQueues,
     /// Rate limits.

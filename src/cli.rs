@@ -42,6 +42,18 @@ Before the first time: `intentd admin hsm init`, then `intentd admin bootstrap`.
 Example:
   intentd serve --config /etc/intentd.toml";
 
+const SIMULATOR: &str = "\
+Environment (or the file's keys):
+  INTENTD_RPC_URL_<CHAIN>             a node for a chain, such as INTENTD_RPC_URL_BASE
+  INTENTD_SIMULATOR_ACCESS_KEY[_FILE] what clients must send as X-Access-Key, or a file that holds it
+  INTENTD_SIMULATOR_LISTEN            where to listen (127.0.0.1:8788)
+  INTENTD_SIMULATOR_ACCOUNT, _PROJECT the account and project in its paths (local, local)
+
+Example, and a daemon that uses it:
+  INTENTD_RPC_URL_BASE=https://… INTENTD_SIMULATOR_ACCESS_KEY_FILE=key intentd simulator
+  INTENTD_SIMULATION_BACKEND=tenderly INTENTD_SIMULATION_URL=http://127.0.0.1:8788 INTENTD_SIMULATION_ACCOUNT=local \\
+    INTENTD_SIMULATION_PROJECT=local INTENTD_SIMULATION_ACCESS_KEY_FILE=key intentd serve";
+
 const DEV: &str = "\
 Example:
   intentd dev --listen 127.0.0.1:8787
@@ -102,6 +114,9 @@ pub enum Command {
     /// Run the daemon against your Postgres, your HSM and your RPC nodes.
     #[command(after_help = SERVE)]
     Serve,
+    /// Serve simulations in Tenderly's HTTP API, on the chains' own nodes. Needs neither database nor HSM.
+    #[command(after_help = SIMULATOR)]
+    Simulator,
     /// Run a whole private stack (Postgres, HSM token, local chains, demo data) and the daemon on it.
     #[command(after_help = DEV)]
     Dev(crate::dev::DevOptions),

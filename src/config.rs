@@ -2,6 +2,7 @@
 
 mod environment;
 mod secret;
+mod simulation;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::outbound::OutboundConfig;
 use crate::vaults::VaultsConfig;
 
 pub use secret::Secret;
+pub use simulation::{BackendKind, SimulationConfig, SimulatorConfig};
 
 /// Where the daemon runs. Only `dev` relaxes anything, and it says what at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -131,6 +133,10 @@ pub struct Config {
     pub chains: ChainsConfig,
     /// The pipeline.
     pub intents: IntentsConfig,
+    /// Whom simulations are asked of.
+    pub simulation: SimulationConfig,
+    /// `intentd simulator`.
+    pub simulator: SimulatorConfig,
     /// Vaults and secrets.
     pub vaults: VaultsConfig,
     /// Rate limits, and where requests come from.
@@ -163,6 +169,8 @@ impl Default for Config {
             keks: KeksConfig::default(),
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
+            simulation: SimulationConfig::default(),
+            simulator: SimulatorConfig::default(),
             vaults: VaultsConfig::default(),
             limits: LimitsConfig::default(),
             signup: SignupConfig::default(),
@@ -263,6 +271,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        missing.extend(self.simulation.faults());
         if self.intents.read_deadline_ms == 0 {
             missing.push("`intents.read_deadline_ms` must be above 0".to_owned());
         }
@@ -299,6 +308,7 @@ fn secret_form(key: &str) -> Option<&'static str> {
         "mail.smtp_url" => Some("must be a string, smtps://user:password@host"),
         "database.url" => Some("must be a string, postgres://user:password@host/database"),
         _ if key == "hsm.pin" || key.starts_with("hsm.pin.") => Some("must be { file = \"…\" } or { env = \"NAME\" }"),
+        "simulation.access_key" | "simulator.access_key" => Some("must be a string"),
         _ if key.starts_with("chains.rpc_urls") => Some("must be a table of strings: a URL for each chain's name"),
         _ => None,
     }
@@ -344,6 +354,8 @@ mod tests {
         let vars = [
             ("INTENTD_DATABASE_URL", "postgres://u:hunter2@localhost/d"),
             ("INTENTD_RPC_URL_BASE", "https://rpc.example/hunter2"),
+            ("INTENTD_SIMULATION_ACCESS_KEY", "hunter2"),
+            ("INTENTD_SIMULATOR_ACCESS_KEY", "hunter2"),
         ];
         let printed = format!("{:?}", load("", &vars).unwrap());
         assert!(!printed.contains("hunter2"), "{printed}");

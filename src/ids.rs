@@ -79,6 +79,8 @@ id!(/// An audit event.
     EventId);
 id!(/// A simulation.
     SimulationId);
+id!(/// A registered contract ABI.
+    AbiId);
 id!(/// One running daemon.
     DaemonId);
 id!(/// An invitation to join an organisation.

@@ -34,6 +34,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     runtime.block_on(async move {
         match cli.command {
             Command::Serve => intentd::serve::serve(config).await,
+            Command::Simulator => {
+                let chains = intentd::serve::load_chains(&config.chains)?;
+                intentd::simulate::server::http::serve(&config, chains).await
+            }
             Command::Dev(options) => Ok(intentd::dev::run(options).await?),
             Command::Admin(command) => intentd::admin::run(command, config).await,
         }

@@ -29,6 +29,7 @@ use crate::keks::{self, KekError};
 use crate::mail::Mailer;
 use crate::outbound::Outbound;
 use crate::platform;
+use crate::simulate::settings::Simulators;
 use crate::users::password::Passwords;
 
 /// Runs the daemon until SIGINT or SIGTERM.
@@ -56,7 +57,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     app.tasks.spawn(crate::metering::Meter::keep_flushing(Arc::clone(&app)));
     app.tasks.spawn(platform::chains::keep_refreshing(Arc::clone(&app)));
     app.tasks.spawn(LastUsed::keep_flushing(Arc::clone(&app)));
-    announce(&app.config, &url)?;
+    announce(app.config.ready_file.as_deref(), &url)?;
     let stopping = app.stopping.clone();
     let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<Connection>();
     let listener = Listener::new(listener, tls);
@@ -86,6 +87,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 /// Database, then HSM, then the rest: nothing listens before all of it is there.
 async fn start(config: Config) -> anyhow::Result<Arc<App>> {
     let chains = load_chains(&config.chains)?;
+    let simulators =
+        Simulators::new(&config.simulation).map_err(|why| anyhow::anyhow!(why)).context("cannot simulate")?;
     let (Some(url), Some(hsm_config)) = (&config.database.url, &config.hsm) else {
         bail!("the configuration is not complete")
     };
@@ -113,6 +116,7 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
         db: pool,
         hsm,
         chains,
+        simulators,
         lanes: LaneQueues::default(),
         tracker: tracker::Nudges::default(),
         mail: Mailer::new(&config.mail)?,
@@ -177,8 +181,8 @@ fn served_url(config: &Config, address: SocketAddr) -> String {
 }
 
 /// Says where it serves: a line for people, a file for scripts.
-fn announce(config: &Config, url: &str) -> anyhow::Result<()> {
-    if let Some(path) = &config.ready_file {
+pub(crate) fn announce(ready_file: Option<&Path>, url: &str) -> anyhow::Result<()> {
+    if let Some(path) = ready_file {
         write_whole(path, url).with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
     tracing::info!("listening on {url}");
@@ -209,7 +213,8 @@ async fn reload_on_hangup(certificate: Arc<OwnCertificate>, stopping: Cancellati
     }
 }
 
-async fn wait_for_signal(stopping: CancellationToken) {
+/// Cancels at the first of SIGINT and SIGTERM.
+pub(crate) async fn wait_for_signal(stopping: CancellationToken) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         tracing::error!("cannot wait for signals");

@@ -94,7 +94,7 @@ mod tests {
             permissions: vec![Permission::Read],
             conditions: Conditions::default(),
             expires_at: None,
-            by_agent: false,
+            opens_signing: true,
         };
         Grants {
             bound,

@@ -92,6 +92,13 @@ pub struct Authorised {
 }
 
 impl Authorised {
+    /// Reading a secret that the organisation's settings name, for the daemon's own use. Whoever named it was allowed to read it then.
+    #[must_use]
+    pub(crate) fn named_in_settings(vault: &Vault, path: &SecretPath, named_by: Actor) -> Self {
+        let permission = Permission::Read;
+        Self { org_id: vault.org_id, vault_id: vault.id, path: path.clone(), permission, actor: named_by }
+    }
+
     /// The organisation.
     #[must_use]
     pub fn org_id(&self) -> OrgId {

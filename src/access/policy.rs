@@ -66,16 +66,16 @@ pub struct Rule {
     pub conditions: Conditions,
     /// When it stops.
     pub expires_at: Option<OffsetDateTime>,
-    /// An agent made it, on a vault of its own. Signing keys are opened by humans only: an agent that may not read a key could
-    /// otherwise let somebody read it who is bound by no guardrail.
-    pub by_agent: bool,
+    /// A manager made it. Agents and members grant on vaults of their own, but open no signing keys with it: an agent that may not read
+    /// a key could otherwise let somebody read it who is bound by no guardrail, and a member put a second key before an agent.
+    pub opens_signing: bool,
 }
 
 impl Rule {
     /// Whether it grants this permission on this path, now and from there.
     #[must_use]
     pub fn grants(&self, path: &SecretPath, permission: Permission, at: &Circumstances) -> bool {
-        !(self.by_agent && path.is_signing_path())
+        (self.opens_signing || !path.is_signing_path())
             && self.permissions.iter().any(|granted| permission.is_granted_by(*granted))
             && self.expires_at.is_none_or(|end| at.now < end)
             && self.pattern.matches(path)
@@ -179,7 +179,7 @@ mod tests {
             permissions: permissions.to_vec(),
             conditions: Conditions::parse(&conditions).unwrap(),
             expires_at: Some(datetime!(2030-01-01 0:00 UTC)),
-            by_agent: false,
+            opens_signing: true,
         }
     }
 
@@ -228,10 +228,14 @@ mod tests {
             ("api/keys/x", false),
         ] {
             let path = SecretPath::parse(path).unwrap();
-            for by_agent in [false, true] {
-                let rule = Rule { by_agent, ..rule("**", &[Permission::Read, Permission::Write], Value::Null) };
+            for opens_signing in [false, true] {
+                let rule = Rule { opens_signing, ..rule("**", &[Permission::Read, Permission::Write], Value::Null) };
                 for permission in [Permission::Read, Permission::Write, Permission::Delete] {
-                    assert_eq!(rule.grants(&path, permission, &noon), !(by_agent && signing), "{path} {by_agent}");
+                    assert_eq!(
+                        rule.grants(&path, permission, &noon),
+                        opens_signing || !signing,
+                        "{path} {opens_signing}"
+                    );
                 }
             }
         }

@@ -83,6 +83,10 @@ actions! {
     OrgRead: Humans, "org.read";
     /// Changes the organisation's settings.
     OrgUpdate: Owners, "org.update";
+    /// Lists the contract ABIs that name errors and functions.
+    ContractAbiList: Humans, "contract_abi.list";
+    /// Registers and removes them.
+    ContractAbiManage: Managers, "contract_abi.manage";
     /// Reads the rules about addresses that requests may come from.
     IpRuleList: Humans, "ip_rule.list";
     /// Changes them.
@@ -180,6 +184,8 @@ mod tests {
         ("member.manage", "--xx-"),
         ("org.read", "-xxxx"),
         ("org.update", "---x-"),
+        ("contract_abi.list", "-xxxx"),
+        ("contract_abi.manage", "--xx-"),
         ("ip_rule.list", "-xxxx"),
         ("ip_rule.manage", "--xx-"),
         ("audit.read", "-xxxx"),

@@ -19,7 +19,7 @@ use crate::db::DbError;
 use crate::hsm::HsmError;
 use crate::ids::{AgentId, OrgId};
 use crate::mail::{self, Letter};
-use crate::orgs;
+use crate::orgs::{self, limits, limits::LimitError};
 use crate::vaults::secrets::SecretError;
 
 /// Most agents that wait for their first use, for each human.
@@ -92,6 +92,18 @@ impl Prepared {
             by.with("human_email", enrolment.email.as_str())
         };
         let mut tx = app.db.begin().await.map_err(DbError::from)?;
+        match limits::admit(&mut tx, org_id, limits::Kind::Agents).await {
+            Ok(()) => {}
+            Err(LimitError::Db(error)) => return Err(error.into()),
+            Err(LimitError::Reached(reached)) => {
+                drop(tx);
+                let refused =
+                    event(Actor::Anonymous, "access.denied", Resource::kind("agent")).with("asked", "agent.enroll");
+                let mut conn = app.db.acquire().await.map_err(DbError::from)?;
+                audit::record(&mut conn, refused.with("reason", reached.to_string())).await?;
+                return Ok(());
+            }
+        }
         // The human's row is held: of several at once, on whichever daemon, each counts those before it.
         let human = orgs::store::human_by_email(&mut tx, &enrolment.email, true).await?;
         let Some((human, _)) = human.filter(|(_, org)| *org == org_id) else { return Ok(()) };

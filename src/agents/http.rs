@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alloy::primitives::Address;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -26,6 +27,8 @@ use crate::http::limits::too_many;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::{AgentId, VaultId};
+use crate::intents::guardrails::{COUNT_UNIT, TOKEN_UNITS, chain_unit};
+use crate::money::Wei;
 use crate::orgs::{self, limits};
 use crate::users;
 use crate::vaults;
@@ -148,7 +151,45 @@ async fn read(
         return Err(Problem::forbidden("an agent may look at itself only"));
     }
     vaults::keys::store::add_addresses(&mut conn, principal.org_id, std::slice::from_mut(&mut agent)).await?;
-    Ok(Json(agent.render()))
+    let mut body = agent.render();
+    if agent.guardrails.has_rules_beyond_amounts() {
+        body.extend(spent_today(&app, &agent, &store::spent(&mut conn, id).await?));
+    }
+    Ok(Json(body))
+}
+
+/// What counts of the rolling 24 hours, where a limit of the newer kinds counts it. Clients that know only the older ones read strictly.
+fn spent_today(app: &App, agent: &Agent, spent: &[(String, Wei, Wei)]) -> Map<String, Value> {
+    let rails = &agent.guardrails;
+    let of = |unit: &str| spent.iter().find(|(own, ..)| own == unit).map_or(Wei::ZERO, |(_, value, _)| *value);
+    let mut body = Map::new();
+    let mut groups = spent.iter().filter(|(unit, ..)| !unit.contains(':'));
+    if let (true, Some((_, value, _)), None) = (rails.daily_limit.is_some(), groups.next(), groups.next()) {
+        body.insert("tx_spent_today".to_owned(), json!(value.to_units()));
+    }
+    if rails.max_per_day.is_some() {
+        body.insert("tx_count_today".to_owned(), json!(u64::try_from(of(COUNT_UNIT).0).unwrap_or(u64::MAX)));
+    }
+    let limited = rails.per_chain.iter().filter(|(_, own)| own.daily_limit.is_some() || own.gas_daily_budget.is_some());
+    let chains: Map<String, Value> = limited
+        .filter_map(|(name, _)| {
+            let chain_id = app.chains.get(name)?.spec().chain_id;
+            Some((name.clone(), json!(of(&chain_unit(chain_id)).to_units())))
+        })
+        .collect();
+    if !chains.is_empty() {
+        body.insert("tx_spent_today_by_chain".to_owned(), Value::Object(chains));
+    }
+    if rails.token_limits.iter().any(|limit| limit.daily_limit.is_some()) {
+        let tokens = spent.iter().filter_map(|(unit, value, _)| {
+            let (chain_id, token) = unit.strip_prefix(TOKEN_UNITS)?.split_once(':')?;
+            let chain = app.chains.get(chain_id)?.spec().name.clone();
+            let token: Address = token.parse().ok()?;
+            Some(json!({ "chain": chain, "token": token.to_checksum(None), "amount": value.to_string() }))
+        });
+        body.insert("tx_token_spent_today".to_owned(), tokens.collect());
+    }
+    body
 }
 
 async fn change(
@@ -205,6 +246,7 @@ async fn remove(
     if !store::delete(&mut tx, principal.org_id, id).await? {
         return Err(not_found());
     }
+    vaults::keys::provision::end(&mut tx, &principal, id).await?;
     audit::record(&mut tx, Event::by(&principal, "agent.deactivate", Resource::new("agent", id))).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

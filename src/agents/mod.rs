@@ -1,6 +1,7 @@
 //! Agents: programs that ask for secrets and send intents, inside the guardrails that humans give them.
 
 pub mod enroll;
+mod guardrails;
 pub mod http;
 pub mod identity;
 pub mod request;
@@ -15,27 +16,8 @@ use time::OffsetDateTime;
 use crate::access::tokens::KeyHash;
 use crate::clock::rfc3339;
 use crate::ids::{AgentId, OrgId, UserId, VaultId};
-use crate::money::Wei;
 
-/// What an agent's transactions are held to. Empty and `None` mean unrestricted, as the wire contract has it. Amounts are in the
-/// native unit of the chain's spend group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Guardrails {
-    /// Whom it may send to.
-    pub to_allowlist: Vec<Address>,
-    /// On which chains, by the registry's names.
-    pub allowed_chains: Vec<String>,
-    /// The most value of one transaction.
-    pub max_value: Option<Wei>,
-    /// The most value in any 24 hours.
-    pub daily_limit: Option<Wei>,
-    /// The most that one transaction may cost in fees (gas limit × fee cap).
-    pub max_fee: Option<Wei>,
-    /// The most that may be spent on fees in any 24 hours.
-    pub daily_fee_limit: Option<Wei>,
-    /// The most gas of one transaction.
-    pub max_gas_limit: Option<u64>,
-}
+pub use guardrails::{Callable, ChainGuardrails, Guardrails, OnChain, TokenLimit};
 
 /// An agent.
 #[derive(Clone, Debug)]
@@ -172,6 +154,7 @@ impl Agent {
                 put(name, value);
             }
         }
+        body.extend(rails.to_json());
         body
     }
 
@@ -189,21 +172,10 @@ impl Agent {
     /// The restrictions that `after` no longer has at all.
     #[must_use]
     pub fn lifted(&self, after: &Self) -> Vec<&'static str> {
-        fn gone<T>(before: &[T], after: &[T]) -> bool {
-            !before.is_empty() && after.is_empty()
-        }
-        let (old, new) = (&self.guardrails, &after.guardrails);
-        let lifted = [
-            ("tx_to_allowlist", gone(&old.to_allowlist, &new.to_allowlist)),
-            ("tx_allowed_chains", gone(&old.allowed_chains, &new.allowed_chains)),
-            ("tx_max_value_eth", old.max_value.is_some() && new.max_value.is_none()),
-            ("tx_daily_limit_eth", old.daily_limit.is_some() && new.daily_limit.is_none()),
-            ("tx_max_fee_eth", old.max_fee.is_some() && new.max_fee.is_none()),
-            ("tx_daily_fee_limit_eth", old.daily_fee_limit.is_some() && new.daily_fee_limit.is_none()),
-            ("tx_max_gas_limit", old.max_gas_limit.is_some() && new.max_gas_limit.is_none()),
-            ("vault_ids", gone(&self.vault_ids, &after.vault_ids)),
-            ("scopes", gone(&self.scopes, &after.scopes)),
-        ];
-        lifted.into_iter().filter(|(_, lifted)| *lifted).map(|(name, _)| name).collect()
+        let gone = |emptied: bool, name| emptied.then_some(name);
+        let mut lifted = self.guardrails.lifted(&after.guardrails);
+        lifted.extend(gone(!self.vault_ids.is_empty() && after.vault_ids.is_empty(), "vault_ids"));
+        lifted.extend(gone(!self.scopes.is_empty() && after.scopes.is_empty(), "scopes"));
+        lifted
     }
 }

@@ -29,22 +29,18 @@ const UNKNOWN_RESTRICTIONS: &[&str] = &[
     "environment_locked",
     "intents_require_tee",
     "new_recipient_cap_native",
-    "per_chain_guardrails",
     "per_environment_guardrails",
     "personal_sign_policy",
     "raw_signing_policy",
     "simulation_failure_policy",
     "solana_ata_allowlist",
     "tx_approval_policy",
-    "tx_block_unlimited_approvals",
     "tx_daily_limit_usd",
     "tx_known_tokens_only",
-    "tx_max_per_day",
     "tx_max_value_usd",
     "tx_overhead_budget",
     "tx_per_recipient_daily_limit",
     "tx_per_recipient_max_per_day",
-    "tx_token_allowlist",
     "typed_data_policy",
     "xrpl_allowed_tx_types",
 ];
@@ -155,7 +151,7 @@ impl AgentRequest {
             let refuse = || InputError("tx_max_gas_limit must be a whole number above 0, or null".to_owned());
             rails.max_gas_limit = gas.map(|gas| read(gas).ok_or_else(refuse)).transpose()?;
         }
-        Ok(())
+        rails.apply_json(&self.rest, &chain_name)
     }
 
     /// How the agent authenticates, with what that takes. What is not given stays; what belongs to another method goes.
@@ -432,10 +428,10 @@ mod tests {
             json!({"name": "a\0"}),
             json!({"vault_ids": ["x"]}),
             json!({"shroud_config": []}),
-            json!({"per_chain_guardrails": {"base": {"max_value": "1"}}}),
-            json!({"tx_block_unlimited_approvals": true}),
+            json!({"per_chain_guardrails": {"base": {"max_vlaue": "1"}}}),
+            json!({"per_environment_guardrails": {"prod": {"max_value": "1"}}}),
             json!({"tx_token_allowlist": ["0x"]}),
-            json!({"tx_max_per_day": 3}),
+            json!({"tx_max_value_usd": "3"}),
         ];
         for body in refused {
             assert!(apply(&mut blank(), body.clone()).is_err(), "{body}");

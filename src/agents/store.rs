@@ -1,7 +1,7 @@
 //! Agents in the database.
 
 use alloy::primitives::Address;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
@@ -18,7 +18,7 @@ macro_rules! select {
             "SELECT id, org_id, name, description, created_by, auth_method, key_hash, client_cert_fingerprint, oidc_issuer,
                     oidc_client_id, scopes, vault_ids, token_ttl_seconds, is_active, expires_at, frozen_at, deleted_at,
                     created_at, intents_api_enabled, tx_to_allowlist, tx_allowed_chains, tx_max_value_wei, tx_daily_limit_wei,
-                    tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, ssh_public_key, ecdh_public_key, unclaimed,
+                    tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, tx_rules, ssh_public_key, ecdh_public_key, unclaimed,
                     shroud_enabled, shroud_config
              FROM agents ",
             $tail
@@ -57,6 +57,7 @@ struct Row {
     ssh_public_key: Option<Vec<u8>>,
     ecdh_public_key: Option<Vec<u8>>,
     unclaimed: bool,
+    tx_rules: Json<Map<String, Value>>,
     shroud_enabled: bool,
     shroud_config: Option<Json<Value>>,
 }
@@ -82,6 +83,17 @@ impl Row {
             None => None,
             Some(gas) => Some(u64::try_from(gas).map_err(|_| corrupt("the gas limit is negative"))?),
         };
+        let mut guardrails = Guardrails {
+            to_allowlist,
+            allowed_chains: self.tx_allowed_chains,
+            max_value: self.tx_max_value_wei,
+            daily_limit: self.tx_daily_limit_wei,
+            max_fee: self.tx_max_fee_wei,
+            daily_fee_limit: self.tx_daily_fee_limit_wei,
+            max_gas_limit,
+            ..Guardrails::default()
+        };
+        guardrails.apply_stored(&self.tx_rules).map_err(|error| corrupt(&error.0))?;
         Ok(Agent {
             id: self.id,
             org_id: self.org_id,
@@ -102,15 +114,7 @@ impl Row {
             deleted_at: self.deleted_at,
             created_at: self.created_at,
             intents_api_enabled: self.intents_api_enabled,
-            guardrails: Guardrails {
-                to_allowlist,
-                allowed_chains: self.tx_allowed_chains,
-                max_value: self.tx_max_value_wei,
-                daily_limit: self.tx_daily_limit_wei,
-                max_fee: self.tx_max_fee_wei,
-                daily_fee_limit: self.tx_daily_fee_limit_wei,
-                max_gas_limit,
-            },
+            guardrails,
             ssh_public_key: self.ssh_public_key.and_then(|key| key.try_into().ok()),
             ecdh_public_key: self.ecdh_public_key.and_then(|key| key.try_into().ok()),
             unclaimed: self.unclaimed,
@@ -128,6 +132,15 @@ impl Row {
 /// As any statement.
 pub async fn get_for_share(conn: &mut PgConnection, id: AgentId) -> Result<Option<Agent>, DbError> {
     let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1 FOR SHARE")).bind(id).fetch_optional(conn).await?;
+    row.map(Row::agent).transpose()
+}
+
+/// An agent by its id alone, whatever became of it, for what the daemon does by itself. Locks nothing.
+///
+/// # Errors
+/// As any statement.
+pub async fn any(conn: &mut PgConnection, id: AgentId) -> Result<Option<Agent>, DbError> {
+    let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1")).bind(id).fetch_optional(conn).await?;
     row.map(Row::agent).transpose()
 }
 
@@ -151,7 +164,7 @@ pub async fn get(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<
 pub async fn get_for_update(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<Option<Agent>, DbError> {
     sqlx::query(
         "SELECT 1 FROM spending_windows w JOIN agents a ON a.id = w.agent_id
-         WHERE w.agent_id = $1 AND a.org_id = $2 ORDER BY w.spend_group FOR UPDATE OF w",
+         WHERE w.agent_id = $1 AND a.org_id = $2 ORDER BY w.spend_group COLLATE \"C\" FOR UPDATE OF w",
     )
     .bind(id)
     .bind(org_id)
@@ -163,6 +176,25 @@ pub async fn get_for_update(conn: &mut PgConnection, org_id: OrgId, id: AgentId)
         .fetch_optional(conn)
         .await?;
     row.map(Row::agent).transpose()
+}
+
+/// What counts of the rolling 24 hours in a window of the agent: its unit, the amount and the fees. Locks nothing, changes nothing.
+///
+/// # Errors
+/// As any statement.
+pub async fn spent(conn: &mut PgConnection, id: AgentId) -> Result<Vec<(String, Wei, Wei)>, DbError> {
+    let rows = sqlx::query_as(
+        "SELECT w.spend_group, (w.value_sum_wei - coalesce(sum(s.value_wei), 0))::numeric(78, 0),
+                (w.fee_sum_wei - coalesce(sum(s.fee_wei), 0))::numeric(78, 0)
+         FROM spending_windows w LEFT JOIN spends s
+           ON s.agent_id = w.agent_id AND s.spend_group = w.spend_group AND s.counted AND s.settled
+              AND s.signed_at <= greatest(w.last_stamp, clock_timestamp()) - interval '24 hours'
+         WHERE w.agent_id = $1 GROUP BY w.agent_id, w.spend_group ORDER BY w.spend_group COLLATE \"C\"",
+    )
+    .bind(id)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows)
 }
 
 /// The agents of the organisation that are not deleted, oldest first.
@@ -214,7 +246,7 @@ pub async fn update(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbErro
         "UPDATE agents SET name = $3, description = $4, scopes = $5, vault_ids = $6, token_ttl_seconds = $7, is_active = $8,
                 expires_at = $9, intents_api_enabled = $10, tx_to_allowlist = $11, tx_allowed_chains = $12,
                 tx_max_value_wei = $13, tx_daily_limit_wei = $14, tx_max_fee_wei = $15, tx_daily_fee_limit_wei = $16,
-                tx_max_gas_limit = $17, shroud_enabled = $18, shroud_config = $19, updated_at = now()
+                tx_max_gas_limit = $17, shroud_enabled = $18, shroud_config = $19, tx_rules = $20, updated_at = now()
          WHERE id = $1 AND org_id = $2",
     )
     .bind(agent.id)
@@ -236,6 +268,7 @@ pub async fn update(conn: &mut PgConnection, agent: &Agent) -> Result<(), DbErro
     .bind(rails.max_gas_limit.and_then(|gas| i64::try_from(gas).ok()))
     .bind(agent.shroud_enabled)
     .bind(agent.shroud_config.as_ref().map(Json))
+    .bind(Json(rails.to_json()))
     .execute(conn)
     .await?;
     Ok(())

@@ -139,6 +139,15 @@ impl Event {
         }
     }
 
+    /// With a detail, if there is one.
+    #[must_use]
+    pub fn with_some(self, name: &str, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
     /// With a detail. Never a secret's value, a key, a token or signed bytes.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {

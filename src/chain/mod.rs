@@ -25,7 +25,7 @@ pub mod tx;
 pub use answers::SendOutcome;
 pub use error::{ChainUnavailable, NodeError, RpcError, Unreachable};
 pub use fees::{Ceilings, FeeError, FeeQuote, FeeRequest};
-pub use node::{Head, Receipt, TxRequest};
+pub use node::{Head, Log, Receipt, TxRequest};
 pub use overlay::Overlay;
 pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};
 pub use rpc::Rpc;

@@ -68,7 +68,7 @@ pub struct Head {
 }
 
 /// A mined transaction's receipt, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The transaction.
     pub transaction_hash: B256,
@@ -82,6 +82,21 @@ pub struct Receipt {
     pub gas_used: u64,
     /// Wei per gas that were paid, where the node says.
     pub effective_gas_price: Option<u128>,
+    /// Its events; none where the node writes them in a way that cannot be read.
+    pub logs: Vec<Log>,
+}
+
+/// An event of a mined transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Log {
+    /// The contract.
+    pub address: Address,
+    /// Topics, at most four.
+    #[serde(default)]
+    pub topics: Vec<B256>,
+    /// The rest.
+    #[serde(default)]
+    pub data: Bytes,
 }
 
 impl Rpc {
@@ -299,6 +314,9 @@ struct ReceiptJson {
     gas_used: Quantity64,
     #[serde(default)]
     effective_gas_price: Option<Quantity128>,
+    /// A receipt counts whatever its events look like.
+    #[serde(default)]
+    logs: Value,
 }
 
 impl ReceiptJson {
@@ -311,6 +329,7 @@ impl ReceiptJson {
             success: self.status == Quantity64::from(1),
             gas_used: self.gas_used.to(),
             effective_gas_price: self.effective_gas_price.map(|price| price.to()),
+            logs: serde_json::from_value(self.logs).unwrap_or_default(),
         })
     }
 }

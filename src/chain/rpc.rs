@@ -3,7 +3,7 @@
 //! `eth_chainId` is asked before the first call, and again whenever a connection is new or an exchange has failed: behind the
 //! same URL there may be another node now. Nothing here holds a lock over a call, so a frozen node holds up its callers only.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub struct Rpc {
     next_id: AtomicU64,
     /// One above the transport's generation at which the node last answered the right chain id; 0: never.
     verified: AtomicU64,
-    /// Methods that this node does not have. Forgotten when the node is verified anew.
-    lacking: Mutex<BTreeSet<&'static str>>,
+    /// What this node was found to have (true) or to lack. Forgotten when the node is verified anew.
+    found: Mutex<BTreeMap<&'static str, bool>>,
 }
 
 impl std::fmt::Debug for Rpc {
@@ -46,7 +46,7 @@ impl Rpc {
             transport: Transport::new(url, deadline)?,
             next_id: AtomicU64::new(1),
             verified: AtomicU64::new(0),
-            lacking: Mutex::default(),
+            found: Mutex::default(),
         })
     }
 
@@ -111,24 +111,30 @@ impl Rpc {
             tracing::error!(chain, %expected, %answered, "the RPC URL leads to another chain");
             return Err(RpcError::WrongChain { chain, expected, answered });
         }
-        self.lacking().clear();
+        self.found().clear();
         self.verified.store(self.transport.generation() + 1, Ordering::SeqCst);
         Ok(())
     }
 
-    /// Whether this node has said that it does not have `method`.
+    /// Whether this node was found to lack something: a method, or a part of one.
     #[must_use]
-    pub fn lacks(&self, method: &'static str) -> bool {
-        self.lacking().contains(method)
+    pub fn lacks(&self, capability: &'static str) -> bool {
+        self.found().get(capability) == Some(&false)
     }
 
-    /// Remembers that this node does not have `method`.
-    pub fn set_lacks(&self, method: &'static str) {
-        self.lacking().insert(method);
+    /// Whether this node was found to have something.
+    #[must_use]
+    pub fn has(&self, capability: &'static str) -> bool {
+        self.found().get(capability) == Some(&true)
     }
 
-    fn lacking(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
-        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Remembers what was found.
+    pub fn remember(&self, capability: &'static str, has: bool) {
+        self.found().insert(capability, has);
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, bool>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One call, with no look at the chain id.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use alloy::primitives::Address;
+use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
@@ -122,6 +124,12 @@ pub struct ChainSpec {
     /// Total time for one call of the node, in milliseconds.
     #[serde(default = "default_rpc_deadline_ms")]
     pub rpc_deadline_ms: u64,
+    /// Dollars for one native unit, for `gas_estimate_usd`. For people: no rule rests on it.
+    #[serde(default, deserialize_with = "usd")]
+    pub usd_per_unit: Option<Decimal>,
+    /// A Chainlink price feed on this chain, in dollars for one native unit; it goes before `usd_per_unit`.
+    #[serde(default)]
+    pub usd_feed: Option<Address>,
     /// Where the node is. Never in the file: from the environment, or from `dev`.
     #[serde(skip)]
     pub rpc_url: Option<RpcUrl>,
@@ -129,6 +137,15 @@ pub struct ChainSpec {
 
 fn default_rpc_deadline_ms() -> u64 {
     5_000
+}
+
+/// A decimal as a text: a float would round.
+fn usd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let price = text.parse::<Decimal>().ok().filter(|price| price.is_sign_positive() && !price.is_zero());
+    price
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom("must be a decimal above 0 as a string, such as \"2500.00\""))
 }
 
 /// TOML integers have 63 bits; that is 9 wei per gas more than all ether there is.
@@ -155,6 +172,8 @@ impl ChainSpec {
             sign_only_ttl_s: 900,
             block_time_ms: 1_000,
             rpc_deadline_ms: default_rpc_deadline_ms(),
+            usd_per_unit: None,
+            usd_feed: None,
             rpc_url: Some(rpc_url),
         }
     }

@@ -33,6 +33,18 @@ const ENVIRONMENT: &[(&str, &str, Kind)] = &[
     ("INTENTD_KEKS_GRACE_S", "keks.grace_s", Kind::Number),
     ("INTENTD_CHAINS_FILE", "chains.file", Kind::Text),
     ("INTENTD_REQUIRE_SIMULATION", "intents.require_simulation", Kind::Flag),
+    ("INTENTD_SIMULATION_BACKEND", "simulation.backend", Kind::Text),
+    ("INTENTD_SIMULATION_URL", "simulation.base_url", Kind::Text),
+    ("INTENTD_SIMULATION_ACCOUNT", "simulation.account", Kind::Text),
+    ("INTENTD_SIMULATION_PROJECT", "simulation.project", Kind::Text),
+    ("INTENTD_SIMULATION_ACCESS_KEY", "simulation.access_key", Kind::Text),
+    ("INTENTD_SIMULATION_ACCESS_KEY_FILE", "simulation.access_key_file", Kind::Text),
+    ("INTENTD_SIMULATION_SAVE", "simulation.save", Kind::Flag),
+    ("INTENTD_SIMULATOR_LISTEN", "simulator.listen", Kind::Text),
+    ("INTENTD_SIMULATOR_ACCOUNT", "simulator.account", Kind::Text),
+    ("INTENTD_SIMULATOR_PROJECT", "simulator.project", Kind::Text),
+    ("INTENTD_SIMULATOR_ACCESS_KEY", "simulator.access_key", Kind::Text),
+    ("INTENTD_SIMULATOR_ACCESS_KEY_FILE", "simulator.access_key_file", Kind::Text),
     ("INTENTD_CLAIM_LEASE_S", "intents.claim_lease_s", Kind::Number),
     ("INTENTD_TRACKER_INTERVAL_MS", "intents.tracker_interval_ms", Kind::Number),
     ("INTENTD_REBROADCAST_S", "intents.rebroadcast_s", Kind::Number),
@@ -73,6 +85,7 @@ const FOR_OTHERS: &[&str] = &[
     "INTENTD_HSM_PIN",
     "INTENTD_CONFIG",
     "INTENTD_ANVIL_BIN",
+    "INTENTD_SIMULATOR_URL",
 ];
 
 /// Sets the key of `variable` in `table`, if it has one.

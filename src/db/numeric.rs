@@ -4,7 +4,7 @@ use bigdecimal::BigDecimal;
 use bigdecimal::num_bigint::{BigInt, Sign};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef, Postgres};
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, Postgres};
 use sqlx::{Decode, Encode, Type};
 
 use crate::money::Wei;
@@ -13,6 +13,12 @@ use alloy::primitives::U256;
 impl Type<Postgres> for Wei {
     fn type_info() -> PgTypeInfo {
         <BigDecimal as Type<Postgres>>::type_info()
+    }
+}
+
+impl PgHasArrayType for Wei {
+    fn array_type_info() -> PgTypeInfo {
+        <BigDecimal as PgHasArrayType>::array_type_info()
     }
 }
 

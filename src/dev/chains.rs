@@ -210,7 +210,7 @@ fn port_file(name: &str) -> String {
 }
 
 /// Last time's port if it is free, else any free one.
-fn pick_port(state: &StateDir, name: &str) -> Result<u16, DevError> {
+pub(super) fn pick_port(state: &StateDir, name: &str) -> Result<u16, DevError> {
     let bind = |port: u16| TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
     let last = state.read(port_file(name)).and_then(|text| text.trim().parse().ok());
     let address = last.map_or_else(|| bind(0), |port| bind(port).or_else(|_| bind(0)));

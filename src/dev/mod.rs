@@ -11,6 +11,7 @@ mod journal;
 pub mod postgres;
 pub mod process;
 mod serve;
+mod simulator;
 mod stack;
 mod state;
 mod store;

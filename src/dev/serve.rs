@@ -57,8 +57,13 @@ impl Settings {
         Ok(Self { executable, variables })
     }
 
+    /// Further settings.
+    pub fn add(&mut self, variables: Vec<(String, String)>) {
+        self.variables.extend(variables);
+    }
+
     /// `intentd` with these settings and no others, given `arguments`. It ends when we do.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = process::bound_command(&self.executable, "TERM");
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();

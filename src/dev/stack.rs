@@ -7,6 +7,7 @@ use super::demo::{self, Demo};
 use super::postgres::{self, Cluster, ClusterOptions};
 use super::process::Process;
 use super::serve::{Daemon, Settings};
+use super::simulator::Simulator;
 use super::state::StateDir;
 use super::{DevError, DevOptions, envfile, journal, store, token, user};
 
@@ -19,6 +20,7 @@ pub struct DevStack {
     state: StateDir,
     postgres: Option<Cluster>,
     chains: Vec<LocalChain>,
+    simulator: Option<Simulator>,
     daemon: Option<Daemon>,
     demo: Demo,
     url: String,
@@ -33,7 +35,15 @@ impl DevStack {
         let state = StateDir::open(&options.state, options.reset)?;
         state.remove("env");
         journal::stop_leftovers(&state);
-        Ok(Self { state, postgres: None, chains: Vec::new(), daemon: None, demo: Demo::default(), url: String::new() })
+        Ok(Self {
+            state,
+            postgres: None,
+            chains: Vec::new(),
+            simulator: None,
+            daemon: None,
+            demo: Demo::default(),
+            url: String::new(),
+        })
     }
 
     /// Starts everything. Cancel safe: what has been started is in the stack, for [`DevStack::stop`].
@@ -49,12 +59,13 @@ impl DevStack {
         step("local chains", self.start_chains(&anvil, &plan)).await?;
         let chains_file = self.state.write("chains/chains.toml", &plan.chains_toml)?;
         let database_url = self.database_url();
-        let settings =
+        let mut settings =
             Settings::new(database_url.clone(), &token, &chains_file, &self.state.path("mail"), &self.chains)?;
         step("HSM keys", settings.admin(&["admin", "hsm", "init"])).await?;
         for chain in &self.chains {
             chain.catch_up(&store::settled_nonces(&database_url, chain.chain_id).await?).await?;
         }
+        step("simulator", self.start_simulator(&mut settings)).await?;
         step("daemon", self.start_daemon(&settings, options)).await?;
         let local: Vec<String> = plan.local.iter().map(|(name, _)| name.clone()).collect();
         self.demo = step("demo data", demo::ensure(&self.state, &settings, &self.url, &local, &plan.all)).await?;
@@ -87,6 +98,12 @@ impl DevStack {
         self.record_children()
     }
 
+    async fn start_simulator(&mut self, settings: &mut Settings) -> Result<(), DevError> {
+        let simulator = self.simulator.insert(Simulator::start(&self.state, settings).await?);
+        settings.add(simulator.variables());
+        self.record_children()
+    }
+
     async fn start_daemon(&mut self, settings: &Settings, options: &DevOptions) -> Result<(), DevError> {
         let daemon = self.daemon.insert(settings.serve(&self.state, options.listen)?);
         self.url = daemon.until_ready().await?;
@@ -101,7 +118,8 @@ impl DevStack {
     fn processes(&self) -> impl Iterator<Item = &Process> {
         let daemon = self.daemon.iter().map(|daemon| &daemon.process);
         let chains = self.chains.iter().map(|chain| &chain.process);
-        daemon.chain(chains).chain(self.postgres.iter().map(Cluster::server))
+        let simulator = self.simulator.iter().map(|simulator| &simulator.process);
+        daemon.chain(simulator).chain(chains).chain(self.postgres.iter().map(Cluster::server))
     }
 
     fn database_url(&self) -> String {
@@ -131,6 +149,10 @@ impl DevStack {
             ("INTENTD_AGENT_KEY", demo.agent_key.clone()),
             ("INTENTD_SIGNER_ADDRESS", demo.signer_address.clone()),
             ("ANVIL_RPC_URL", anvil.map(|chain| chain.rpc_url.clone()).unwrap_or_default()),
+            (
+                "INTENTD_SIMULATOR_URL",
+                self.simulator.as_ref().map(|simulator| simulator.url.clone()).unwrap_or_default(),
+            ),
             ("DATABASE_URL", self.database_url()),
             ("INTENTD_PIDS", std::iter::once(own.clone()).chain(pids).collect::<Vec<_>>().join(" ")),
         ];
@@ -150,6 +172,9 @@ impl DevStack {
         println!("\nintentd serves at {}", self.url);
         for chain in &self.chains {
             println!("  chain {:<13} {} (id {})", chain.name, chain.rpc_url, chain.chain_id);
+        }
+        if let Some(simulator) = &self.simulator {
+            println!("  simulator           {} (pages of simulations are there)", simulator.url);
         }
         println!(
             "  signer              {} (its key is in the HSM; 10000 ETH on each local chain)",
@@ -176,7 +201,8 @@ impl DevStack {
         let mut waits: Vec<std::pin::Pin<Box<dyn Future<Output = DevError> + Send + '_>>> = Vec::new();
         let daemon = self.daemon.iter_mut().map(|daemon| &mut daemon.process);
         let chains = self.chains.iter_mut().map(|chain| &mut chain.process);
-        for process in daemon.chain(chains).chain(self.postgres.iter_mut().map(Cluster::process)) {
+        let simulator = self.simulator.iter_mut().map(|simulator| &mut simulator.process);
+        for process in daemon.chain(simulator).chain(chains).chain(self.postgres.iter_mut().map(Cluster::process)) {
             waits.push(Box::pin(async move {
                 let status = process.wait().await;
                 let part = format!("{} (process {})", process.name(), process.pid());
@@ -189,11 +215,14 @@ impl DevStack {
         futures::future::select_all(waits).await.0
     }
 
-    /// Stops the daemon, which finishes what it has begun, then the chains, then Postgres.
+    /// Stops the daemon, which finishes what it has begun, then the simulator, the chains, and Postgres.
     pub async fn stop(mut self) {
         self.state.remove("env");
         if let Some(daemon) = self.daemon.take() {
             daemon.stop().await;
+        }
+        if let Some(simulator) = self.simulator.take() {
+            simulator.stop().await;
         }
         futures::future::join_all(self.chains.drain(..).map(LocalChain::stop)).await;
         if let Some(postgres) = self.postgres.take() {

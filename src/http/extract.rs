@@ -86,22 +86,43 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-fn too_slow() -> Problem {
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it again, all at once")
+async fn read_whole(request: Request, patience: Duration) -> Result<Vec<u8>, Problem> {
+    read_up_to(request, BODY_BYTES_MAX, patience).await.map_err(|fault| match fault {
+        BodyFault::Broken => Problem::bad_request("the body could not be read to its end"),
+        BodyFault::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 5 MiB"),
+        BodyFault::TooSlow => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it again, all at once")
+        }
+    })
 }
 
-/// The whole body, up to the limit, if it comes within `patience`. What is beyond the limit is read and thrown away, within reason: a
+/// Why there is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// The connection ended before it did.
+    Broken,
+    /// Larger than it may be.
+    TooLarge,
+    /// It stopped in the middle, or took too long as a whole.
+    TooSlow,
+}
+
+/// The whole body, up to so many bytes, if it comes within `patience`. What is beyond the limit is read and thrown away, within reason: a
 /// client that is still sending would see a broken connection instead of the reply that says why.
-async fn read_whole(request: Request, patience: Duration) -> Result<Vec<u8>, Problem> {
+///
+/// # Errors
+/// [`BodyFault`].
+pub async fn read_up_to(request: Request, bytes_max: usize, patience: Duration) -> Result<Vec<u8>, BodyFault> {
     let mut chunks = request.into_body().into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     let ends = Instant::now() + patience;
     loop {
         let until = ends.min(Instant::now() + CHUNK_PATIENCE);
-        let Some(chunk) = tokio::time::timeout_at(until, chunks.next()).await.map_err(|_| too_slow())? else { break };
-        let chunk = chunk.map_err(|_| Problem::bad_request("the body could not be read to its end"))?;
+        let next = tokio::time::timeout_at(until, chunks.next()).await.map_err(|_| BodyFault::TooSlow)?;
+        let Some(chunk) = next else { break };
+        let chunk = chunk.map_err(|_| BodyFault::Broken)?;
         seen = seen.saturating_add(chunk.len());
-        if seen <= BODY_BYTES_MAX {
+        if seen <= bytes_max {
             kept.extend_from_slice(&chunk);
         } else if seen > DISCARD_BYTES_MAX {
             break;
@@ -109,10 +130,7 @@ async fn read_whole(request: Request, patience: Duration) -> Result<Vec<u8>, Pro
             kept = Vec::new();
         }
     }
-    if seen > BODY_BYTES_MAX {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 5 MiB"));
-    }
-    Ok(kept)
+    if seen > bytes_max { Err(BodyFault::TooLarge) } else { Ok(kept) }
 }
 
 /// The address a request came from: the socket's peer, or behind listed proxies (`limits.trusted_proxies`) the address that the

@@ -38,6 +38,8 @@ pub fn routes() -> Routes {
         .merge(crate::audit::http::routes())
         .merge(crate::intents::http::routes())
         .merge(crate::sharing::http::routes())
+        .merge(crate::simulate::settings::http::routes())
+        .merge(crate::contracts::http::routes())
 }
 
 /// The daemon: its routes, and what all of them have in common.

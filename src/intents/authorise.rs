@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::calldata::{self, Calls};
 use super::error::IntentError;
-use super::guardrails::{self, Facts};
+use super::guardrails::{self, Facts, Seen};
 use super::parse::{self, Request};
 use super::store::{self, Claim, IntentRow};
 use crate::access::{Actor, Principal, SecretPath};
@@ -19,6 +20,26 @@ pub struct Authorised {
     principal: Principal,
     agent: Agent,
     chain: Arc<Chain>,
+}
+
+impl Authorised {
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// The chain.
+    #[must_use]
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn into_request(self) -> Request {
+        self.request
+    }
 }
 
 /// What was found under an idempotency key.
@@ -55,6 +76,7 @@ impl ClaimedRequest {
 /// A request with its key.
 pub struct Keyed {
     pub(super) request: Request,
+    pub(super) calls: Calls,
     pub(super) principal: Principal,
     pub(super) agent: Agent,
     pub(super) chain: Arc<Chain>,
@@ -135,23 +157,35 @@ pub async fn claim(
     }
 }
 
-/// The static guardrails, then the key: by the path that was named, or the agent's own, or the chain's default path.
+/// The static guardrails, then the key.
 pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result<Keyed, IntentError> {
-    let ClaimedRequest { authorised: Authorised { request, principal, agent, chain }, claim } = *claimed;
-    let facts = Facts { chain: &chain.spec().name, to: request.to, value: request.value, gas: None };
+    let ClaimedRequest { authorised, claim } = *claimed;
+    let Authorised { request, agent, chain, .. } = &authorised;
+    let calls = calldata::read(request.to, request.value.0, &request.data);
+    let spec = chain.spec();
+    let facts =
+        Facts { chain: &spec.name, chain_id: spec.chain_id, signer: None, calls: &calls, gas: None, seen: Seen::Later };
     let violations = guardrails::check(&agent.guardrails, &facts);
     if !violations.is_empty() {
         return Err(IntentError::Guardrail(violations));
     }
+    let key = find_key(app, &authorised).await?;
+    let Authorised { request, principal, agent, chain } = authorised;
+    Ok(Keyed { request, calls, principal, agent, chain, claim, key })
+}
+
+/// Which key signs: by the path that was named, or the agent's own, or the chain's default path.
+pub async fn find_key(app: &Arc<App>, authorised: &Authorised) -> Result<SigningKey, IntentError> {
+    let Authorised { request, principal, chain, .. } = authorised;
     let named = request.signing_key_path.as_deref().map(SecretPath::parse).transpose();
     let named = named.map_err(|error| IntentError::Parse(parse::ParseError(format!("signing_key_path: {error}"))))?;
     let mut conn = app.db.acquire().await?;
-    let key = keys::for_intent(&mut conn, &principal, named, &chain.spec().name).await?;
+    let key = keys::for_intent(&mut conn, principal, named, &chain.spec().name).await?;
     if let Some(expected) = request.expected_from.filter(|from| *from != key.address) {
         return Err(IntentError::Parse(parse::ParseError(format!(
             "from: {expected} is not the address of the key at {}, which is {}",
             key.path, key.address
         ))));
     }
-    Ok(Keyed { request, principal, agent, chain, claim, key })
+    Ok(key)
 }

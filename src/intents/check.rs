@@ -4,23 +4,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::Address;
 
 use super::authorise::{HeldClaim, Keyed};
+use super::bound::Bound;
+use super::calldata::Calls;
+use super::effects::Effects;
 use super::error::IntentError;
-use super::guardrails::{self, Facts};
+use super::guardrails::{self, Facts, Seen};
 use super::lanes::Lane;
 use super::parse::{Kind, Request};
 use super::refuse;
-use super::store::{self, NewIntent};
+use super::store::{self, NewIntent, SimulationNote};
 use super::view;
 use crate::access::Principal;
+use crate::agents::Agent;
 use crate::app::App;
 use crate::chain::fees;
-use crate::chain::{Ceilings, Chain, Kind as ChainKind, NodeError, Rpc, RpcError, TxRequest, UnsignedTx};
+use crate::chain::tx::TX_GAS_MAX;
+use crate::chain::{
+    Ceilings, Chain, ChainSpec, Head, Kind as ChainKind, NodeError, Rpc, RpcError, TxRequest, UnsignedTx,
+};
+use crate::contracts;
 use crate::ids::{AgentId, IntentId, OrgId};
 use crate::money::Wei;
-use crate::simulate::{self, Simulation, SimulationStatus, UNMINED_MAX};
+use crate::simulate::{self, Simulation, SimulationStatus, Trial, UNMINED_MAX, settings};
 use crate::vaults::keys::SigningKey;
 
 /// An intent that may be signed if the rules still say so when its nonce is taken. What is in here is what is signed: only the
@@ -33,16 +41,25 @@ pub struct Checked {
     pub(super) chain: Arc<Chain>,
     pub(super) claim: Option<HeldClaim>,
     pub(super) key: SigningKey,
-    pub(super) tx: UnsignedTx,
-    pub(super) hash: B256,
+    pub(super) tx: Bound,
     pub(super) max_fee: Wei,
     pub(super) funds: Funds,
     pub(super) nonce: NonceView,
     pub(super) explicit_nonce: Option<u64>,
-    pub(super) simulation: Option<Simulation>,
+    pub(super) calls: Calls,
+    /// Of the simulation, where it tells everything.
+    pub(super) effects: Option<Effects>,
+    /// The windows that it is charged to, by the rules as they were read here.
+    pub(super) units: Vec<String>,
 }
 
 impl Checked {
+    /// What the rules look at.
+    pub(super) fn facts(&self) -> Facts<'_> {
+        let seen = Seen::of(self.effects.as_ref());
+        Facts::of(&self.chain.spec().name, &self.tx, self.max_fee, &self.calls, seen)
+    }
+
     /// The lane that will sign it.
     #[must_use]
     pub fn lane(&self) -> Lane {
@@ -74,11 +91,12 @@ pub async fn check(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError>
 }
 
 async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError> {
-    let Keyed { request, principal, agent, chain, claim, key } = keyed;
+    let Keyed { request, calls, principal, agent, chain, claim, key } = keyed;
     let spec = chain.spec();
     let rpc = chain.rpc().await.map_err(|error| IntentError::could_not_check(error.to_string()))?;
     let from = key.address;
     let lane = Lane { chain_id: spec.chain_id, address: from };
+    let asked = simulation_asked(app, &request, &agent).await?;
     let unreachable = |error: RpcError| IntentError::could_not_check(error.to_string());
     let reads = async {
         tokio::try_join!(
@@ -90,7 +108,7 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
         )
         .map_err(unreachable)
     };
-    let ((pending, latest, quote, balance, head), gas_limit) =
+    let ((pending, latest, quote, balance, head), gas) =
         tokio::try_join!(reads, gas_limit(&chain, rpc, &request, from))?;
     let (open_cost, open) = store::open_cost(&mut *app.db.acquire().await?, lane, latest).await?;
     if open >= app.config.intents.lane_depth_max {
@@ -99,9 +117,8 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
             spec.name
         )));
     }
-    let ceilings = Ceilings { chain_wei: spec.max_fee_per_gas_ceiling_wei, agent_wei: None };
-    let fees = fees::choose(request.fees, &quote, ceilings)?;
-    let tx = UnsignedTx {
+    let fees = fees::choose(request.fees, &quote, ceilings(&agent, spec))?;
+    let build = |gas_limit| UnsignedTx {
         chain_id: spec.chain_id,
         from,
         to: request.to,
@@ -110,26 +127,52 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
         gas_limit,
         fees,
     };
+    let tx = match gas {
+        Gas::Limit(gas_limit) => build(gas_limit),
+        Gas::WouldFail(words) => {
+            // Whoever wants it simulated gets the simulation's reason.
+            if asked {
+                let trial = Trial { tx: build(most_gas(spec, &head)), paid: false };
+                simulate_first(app, request.kind, &agent, &chain, &key, &trial).await?;
+            }
+            return Err(IntentError::Doomed(format!(
+                "the gas of this transaction cannot be estimated, because it would fail: {words}"
+            )));
+        }
+    };
     tx.check_limits(spec.kind, spec.max_gas_limit, head.gas_limit)
         .map_err(|error| IntentError::Doomed(error.to_string()))?;
     let too_large = || IntentError::Doomed("value plus fee exceeds 2^256 wei".to_owned());
     let max_fee = tx.max_fee().ok_or_else(too_large)?;
     let max_cost = tx.max_cost().ok_or_else(too_large)?;
-    let facts = Facts { chain: &spec.name, to: tx.to, value: tx.value, gas: Some((tx.gas_limit, max_fee)) };
-    let violations = guardrails::check(&agent.guardrails, &facts);
-    if !violations.is_empty() {
-        return Err(IntentError::Guardrail(violations));
-    }
+    let allow = |tx: &UnsignedTx, seen: Seen<'_>| {
+        let facts = Facts::of(&spec.name, tx, max_fee, &calls, seen);
+        let violations = guardrails::check(&agent.guardrails, &facts);
+        if !violations.is_empty() {
+            return Err(IntentError::Guardrail(violations));
+        }
+        let charges = guardrails::charges(&agent.guardrails, &spec.spend_group, &facts);
+        Ok(charges.into_iter().map(|charge| charge.unit).collect())
+    };
+    // What can be refused without a simulation is.
+    let _: Vec<String> = allow(&tx, Seen::Later)?;
     let funds = Funds { balance, max_cost, unit: spec.native_currency.clone() };
     if request.kind == Kind::Submit {
         funds.check(key.address, open_cost)?;
     }
-    let simulation = simulate_if_asked(app, &request, &agent, &chain, &key, &tx).await?;
+    let trial = Trial { tx, paid: true };
+    let needed = guardrails::needs_effects(&agent.guardrails, &spec.name, &calls);
+    let simulation = match asked || needed {
+        true => Some(simulate_first(app, request.kind, &agent, &chain, &key, &trial).await?),
+        false => None,
+    };
+    let tx = Bound::new(trial.tx, simulation)?;
+    let effects = tx.simulation().and_then(|simulation| Effects::of_simulation(simulation, from));
+    let units = allow(&tx, Seen::of(effects.as_ref()))?;
     Ok(Checked {
         org_id: agent.org_id,
         agent_id: agent.id,
         kind: request.kind,
-        hash: tx.checked_hash(),
         nonce: NonceView { pending, latest, block: head.number },
         explicit_nonce: request.nonce,
         principal,
@@ -139,30 +182,55 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
         tx,
         max_fee,
         funds,
-        simulation,
+        calls,
+        effects,
+        units,
     })
 }
 
+/// The most that may be paid per gas: the chain's ceiling, and the agent's own there.
+pub(super) fn ceilings(agent: &Agent, spec: &ChainSpec) -> Ceilings {
+    let own_rules = agent.guardrails.per_chain.get(&spec.name);
+    Ceilings {
+        chain_wei: spec.max_fee_per_gas_ceiling_wei,
+        agent_wei: own_rules.and_then(|own| own.max_fee_per_gas_wei),
+    }
+}
+
+/// A gas limit, or why none can be chosen.
+pub(super) enum Gas {
+    /// What is signed.
+    Limit(u64),
+    /// The call itself fails; the node's words.
+    WouldFail(String),
+}
+
+/// Whether it is a transfer that costs 21000, if the recipient has no code. On a rollup with its own gas accounting none does.
+pub(super) fn is_plain(kind: ChainKind, request: &Request) -> bool {
+    request.data.is_empty() && matches!(kind, ChainKind::Ethereum | ChainKind::Op)
+}
+
+/// The most gas that a transaction may ask for now.
+pub(super) fn most_gas(spec: &ChainSpec, head: &Head) -> u64 {
+    let protocol_gas_max = if spec.kind == ChainKind::Ethereum { TX_GAS_MAX } else { u64::MAX };
+    spec.max_gas_limit.min(head.gas_limit).min(protocol_gas_max)
+}
+
 /// The caller's limit, or 21000 for a plain transfer to an address without code, or the node's estimate and a fifth.
-async fn gas_limit(chain: &Chain, rpc: &Rpc, request: &Request, from: Address) -> Result<u64, IntentError> {
+pub(super) async fn gas_limit(chain: &Chain, rpc: &Rpc, request: &Request, from: Address) -> Result<Gas, IntentError> {
     if let Some(limit) = request.gas_limit {
-        return Ok(limit);
+        return Ok(Gas::Limit(limit));
     }
     let unreachable = |error: RpcError| IntentError::could_not_check(error.to_string());
-    // On a rollup with its own gas accounting a transfer does not cost 21000.
-    let plain = request.data.is_empty() && matches!(chain.spec().kind, ChainKind::Ethereum | ChainKind::Op);
-    if plain && !rpc.has_code(request.to).await.map_err(unreachable)? {
-        return Ok(21_000);
+    if is_plain(chain.spec().kind, request) && !rpc.has_code(request.to).await.map_err(unreachable)? {
+        return Ok(Gas::Limit(21_000));
     }
     let call = TxRequest { from, to: request.to, value: request.value, data: request.data.clone(), gas_limit: None };
-    let estimate = rpc.estimate_gas(&call).await.map_err(|error| match error {
-        RpcError::Node { ref error, .. } if would_fail(error) => IntentError::Doomed(format!(
-            "the gas of this transaction cannot be estimated, because it would fail: {}",
-            error.message
-        )),
-        other => unreachable(other),
-    })?;
-    Ok(estimate.saturating_add(estimate / 5))
+    match rpc.estimate_gas(&call).await {
+        Ok(estimate) => Ok(Gas::Limit(estimate.saturating_add(estimate / 5))),
+        Err(RpcError::Node { ref error, .. }) if would_fail(error) => Ok(Gas::WouldFail(error.message.clone())),
+        Err(error) => Err(unreachable(error)),
+    }
 }
 
 /// Whether the node says that the call itself fails, and not that it could not try (a quota, a missing method or block).
@@ -197,53 +265,55 @@ impl Funds {
     }
 }
 
-/// Simulates when the request, the organisation or the daemon wants it. A revert is recorded and refused.
-async fn simulate_if_asked(
+/// Whether the request, the organisation or the daemon wants it simulated. T1 asks again about the organisation.
+async fn simulation_asked(app: &App, request: &Request, agent: &Agent) -> Result<bool, IntentError> {
+    let asked = request.simulate_first || app.config.intents.require_simulation;
+    if asked {
+        return Ok(true);
+    }
+    let standing = store::standing(&mut *app.db.acquire().await?, agent.org_id, request.chain_id).await?;
+    Ok(standing.simulation_required)
+}
+
+/// Simulates after the key's unmined transactions. A failure is recorded and refused.
+async fn simulate_first(
     app: &Arc<App>,
-    request: &Request,
-    agent: &crate::agents::Agent,
+    kind: Kind,
+    agent: &Agent,
     chain: &Arc<Chain>,
     key: &SigningKey,
-    tx: &UnsignedTx,
-) -> Result<Option<Simulation>, IntentError> {
-    let asked = request.simulate_first || app.config.intents.require_simulation;
-    if !asked {
-        let standing = store::standing(&mut *app.db.acquire().await?, agent.org_id, tx.chain_id).await?;
-        if !standing.simulation_required {
-            return Ok(None);
-        }
-    }
-    let lane = Lane { chain_id: tx.chain_id, address: tx.from };
+    trial: &Trial,
+) -> Result<Simulation, IntentError> {
+    let lane = Lane { chain_id: trial.tx.chain_id, address: trial.tx.from };
     let prior = store::unmined_of(&app.db, lane, UNMINED_MAX as u64 + 1).await?;
     if prior.len() > UNMINED_MAX {
         return Err(IntentError::could_not_check(format!(
             "more than {UNMINED_MAX} transactions of this key are not mined yet: a simulation could not apply them first"
         )));
     }
-    let simulation = simulate::simulate(chain, &prior, tx)
-        .await
-        .map_err(|error| IntentError::CouldNotCheck { detail: error.to_string(), retry_after_s: 2 })?;
-    match simulation.status {
-        SimulationStatus::Success => Ok(Some(simulation)),
-        SimulationStatus::Reverted | SimulationStatus::Error => {
-            let reason = simulation.revert_reason.clone().unwrap_or_else(|| "no reason given".to_owned());
-            let spec = chain.spec();
-            let refused = NewIntent {
-                id: IntentId::random(),
-                org_id: agent.org_id,
-                agent_id: agent.id,
-                kind: request.kind,
-                chain: &spec.name,
-                spend_group: &spec.spend_group,
-                key_id: key.id,
-                tx,
-                simulation: Some((simulation.id, simulation.status.as_str(), Some(reason.clone()))),
-            };
-            let row = refuse::keep_simulated(app, &refused).await?;
-            let transaction = view::transaction(&row, false);
-            Err(IntentError::SimulationReverted { reason, transaction })
-        }
+    let backend = settings::backend(app, agent.org_id).await?;
+    let mut simulations = simulate::simulate_bundle(&backend, chain, &prior, std::slice::from_ref(trial)).await?;
+    let mut simulation = simulations.remove(0);
+    if simulation.status == SimulationStatus::Success {
+        return Ok(simulation);
     }
+    contracts::name_error(app, agent.org_id, &mut simulation, trial.tx.to).await;
+    let reason = simulation.reason();
+    let spec = chain.spec();
+    let refused = NewIntent {
+        id: IntentId::random(),
+        org_id: agent.org_id,
+        agent_id: agent.id,
+        kind,
+        chain: &spec.name,
+        spend_group: &spec.spend_group,
+        key_id: key.id,
+        tx: &trial.tx,
+        simulation: Some(SimulationNote::from(&simulation)),
+    };
+    let row = refuse::keep_simulated(app, &refused).await?;
+    let transaction = view::transaction(&row, false);
+    Err(IntentError::SimulationReverted { reason, transaction })
 }
 
 #[cfg(test)]

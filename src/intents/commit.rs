@@ -2,21 +2,23 @@
 //! window is locked and then summed; the rules and rights are read again; the lane is locked; the HSM signs; slot, bytes, spend,
 //! audit row and completion are written. Then COMMIT. No RPC happens in here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Acquire, PgConnection};
 
 use super::authorise::why_not_signing;
+use super::calldata::{Kind as CallKind, show};
 use super::check::Checked;
 use super::error::IntentError;
-use super::guardrails::{self, Facts, Window};
+use super::guardrails::{self, Charge, Window};
 use super::lanes::Lane;
 use super::nonce;
 use super::parse::Kind;
 use super::refuse;
 use super::state::SlotState;
-use super::store::{self, IntentRow, NewIntent, SlotRow};
+use super::store::{self, Aged, Entry, IntentRow, NewIntent, SimulationNote, SlotRow};
 use crate::access::store::{CredentialError, credential_still_valid};
 use crate::agents::{self, Agent};
 use crate::app::App;
@@ -28,6 +30,8 @@ use crate::vaults::keys;
 
 /// How often the outcome of a COMMIT is asked for.
 const OUTCOME_TRIES: u32 = 5;
+/// Effects and calls that an audit row names.
+const AUDITED_MAX: usize = 8;
 /// Batches of entries that T1 ages out of a window before it says that it cannot tell yet.
 const AGEINGS_MAX: u32 = 20;
 
@@ -177,22 +181,19 @@ async fn reserve_and_sign(
     {
         return Err(IntentError::ClaimLost);
     }
-    // 2. The spending window: locked, and summed in a later statement.
+    // 2. The spending windows: locked, and summed in a later statement.
     let group = &checked.chain.spec().spend_group;
-    store::lock_window(conn, checked.agent_id, group).await?;
-    let aged = store::age_window(conn, checked.agent_id, group).await?;
-    let at = aged.at;
+    store::lock_windows(conn, checked.agent_id, &checked.units).await?;
+    let aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
     // 3. Rules and rights as they are now.
     let agent = recheck(conn, checked).await?;
-    let sums = reserve(conn, checked, &agent, aged).await?;
+    let entries = reserve(conn, checked, &agent, aged).await?;
+    let at = entries.iter().find(|entry| entry.unit == *group).map_or_else(crate::clock::now, |entry| entry.at);
     // 4. The nonce, and whether the balance that was read is enough for what others took meanwhile.
     let nonce = nonce::take(app, conn, lane, checked).await?;
     check_funds(conn, lane, checked).await?;
-    // 5. The signature, over exactly what was checked (I7).
-    if checked.tx.checked_hash() != checked.hash {
-        return Err(IntentError::Doomed("the transaction changed after it was checked".to_owned()));
-    }
-    let digest = checked.tx.signing_digest(nonce);
+    // 5. The signature, over exactly what was checked and simulated (I7): the hash is compared here.
+    let digest = checked.tx.signing_digest(nonce)?;
     let key = &checked.key;
     let signature = app.hsm.sign(&key.context(), &key.key_ref, &key.public_key, digest).await?;
     let bytes = checked.tx.encode(nonce, &signature);
@@ -206,11 +207,11 @@ async fn reserve_and_sign(
         spend_group: group,
         key_id: key.id,
         tx: &checked.tx,
-        simulation: checked.simulation.as_ref().map(|s| (s.id, s.status.as_str(), s.revert_reason.clone())),
+        simulation: checked.tx.simulation().map(SimulationNote::from),
     };
     store::insert_intent(conn, &new, at).await?;
     store::insert_slot(conn, lane, nonce, &new, &bytes).await?;
-    store::record_spend(conn, &new, checked.max_fee, sums, at).await?;
+    store::record_spends(conn, &new, &entries).await?;
     let row = IntentRow::new(&new, at, Some(SlotRow::new(nonce, SlotState::Signed, bytes.raw.to_vec(), bytes.hash)));
     audit::record(conn, signed_event(checked, &row, nonce)).await?;
     if let Some(claim) = checked.claim
@@ -221,21 +222,40 @@ async fn reserve_and_sign(
     Ok(Committed { chain: Arc::clone(&checked.chain), lane, row, nonce })
 }
 
-/// The sums with this intent in them, or the rule that says no. Entries that have come of age are taken out as far as that decides.
+/// The entries of this intent with the sums that they make, or the rules that say no. What has come of age is taken out of the windows as
+/// far as that decides.
 async fn reserve(
     conn: &mut PgConnection,
     checked: &Checked,
     agent: &Agent,
-    mut aged: store::Aged,
-) -> Result<Window, IntentError> {
+    mut aged: BTreeMap<String, Aged>,
+) -> Result<Vec<Entry>, IntentError> {
+    let group = &checked.chain.spec().spend_group;
     for _ in 0..AGEINGS_MAX {
-        match guardrails::check_window(&agent.guardrails, aged.window, checked.tx.value, checked.max_fee) {
-            Ok(sums) => return Ok(sums),
-            Err(violations) if !aged.more => return Err(IntentError::Guardrail(violations)),
-            Err(_) => aged = store::age_window(conn, checked.agent_id, &checked.chain.spec().spend_group).await?,
+        let sums = |unit: &str| aged.get(unit).map(|aged| aged.window);
+        let judged = guardrails::judge(&agent.guardrails, group, &checked.facts(), sums);
+        if judged.allows() {
+            let at = |unit: &str| aged.get(unit).map_or_else(crate::clock::now, |aged| aged.at);
+            let entry = |(charge, sums): (Charge, Window)| {
+                let at = at(&charge.unit);
+                Entry { unit: charge.unit, value: charge.value, fee: charge.fee, sums, at }
+            };
+            return Ok(judged.charges.into_iter().map(entry).collect());
         }
+        // A rule that came after the windows were chosen has one that is not locked, and their order forbids to lock it now.
+        if judged.broken.is_empty() && judged.unknown {
+            return Err(changed_meanwhile("the guardrails were changed"));
+        }
+        if !judged.broken.is_empty() || !aged.values().any(|window| window.more) {
+            return Err(IntentError::Guardrail(judged.violations()));
+        }
+        aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
     }
     Err(IntentError::could_not_check("very many entries leave the 24-hour window just now: try again in a minute"))
+}
+
+fn changed_meanwhile(what: &str) -> IntentError {
+    IntentError::could_not_check(format!("{what} while this was checked: nothing was signed; try again"))
 }
 
 /// Submits only: the bytes must be payable when it is their turn. With the lane locked, so that parallel ones see each other.
@@ -247,8 +267,9 @@ async fn check_funds(conn: &mut PgConnection, lane: Lane, checked: &Checked) -> 
     checked.funds.check(checked.key.address, open_cost)
 }
 
-/// Reads again, on this connection and with shared locks: the agent and its guardrails, the credential, the key and the right to it.
-/// A revocation, a freeze or a tightened guardrail that has been answered holds here, however long the checks took.
+/// Reads again, on this connection and with shared locks: the agent with its guardrails, which [`reserve`] applies, the credential, the
+/// key and the right to it, and whether a simulation is required. A revocation, a freeze or a stricter setting that has been answered
+/// holds here, however long the checks took.
 async fn recheck(conn: &mut PgConnection, checked: &Checked) -> Result<Agent, IntentError> {
     let agent = agents::store::get_for_share(conn, checked.agent_id)
         .await?
@@ -265,24 +286,21 @@ async fn recheck(conn: &mut PgConnection, checked: &Checked) -> Result<Agent, In
         Err(frozen @ CredentialError::OrganisationFrozen) => return Err(IntentError::NotAllowed(frozen.to_string())),
     }
     keys::recheck(conn, &checked.principal, checked.key.id).await?;
+    // The organisation's row is held since its freeze was asked for.
     let spec = checked.chain.spec();
     let standing = store::standing(conn, checked.org_id, spec.chain_id).await?;
     if standing.chain_disabled {
         return Err(IntentError::ChainDisabled(spec.name.clone()));
     }
-    if standing.simulation_required && checked.simulation.is_none() {
-        return Err(IntentError::could_not_check(
-            "every intent is to be simulated since a moment ago, and this one was not: send it again",
-        ));
+    if checked.tx.simulation().is_none() {
+        if standing.simulation_required {
+            return Err(changed_meanwhile("it came to be required that every intent is simulated"));
+        }
+        if guardrails::needs_effects(&agent.guardrails, &spec.name, &checked.calls) {
+            return Err(changed_meanwhile("the guardrails came to need a simulation"));
+        }
     }
-    let facts = Facts {
-        chain: &spec.name,
-        to: checked.tx.to,
-        value: checked.tx.value,
-        gas: Some((checked.tx.gas_limit, checked.max_fee)),
-    };
-    let violations = guardrails::check(&agent.guardrails, &facts);
-    if violations.is_empty() { Ok(agent) } else { Err(IntentError::Guardrail(violations)) }
+    Ok(agent)
 }
 
 fn signed_event(checked: &Checked, row: &IntentRow, nonce: u64) -> Event {
@@ -297,4 +315,21 @@ fn signed_event(checked: &Checked, row: &IntentRow, nonce: u64) -> Event {
         .with("gas_limit", row.tx.gas_limit)
         .with("max_fee_wei", checked.max_fee.to_string())
         .with("tx_hash", row.slot.as_ref().map(|slot| slot.tx_hash.to_string()))
+        .with_some("does", in_short(checked))
+}
+
+/// What the calldata says that it does, and what the simulation showed beside that; `None` for a payment.
+fn in_short(checked: &Checked) -> Option<Vec<String>> {
+    let said = checked.calls.tokens.iter().map(ToString::to_string);
+    let unknown =
+        checked.calls.calls.iter().filter(|call| !matches!(call.kind, CallKind::Plain | CallKind::Understood));
+    let unknown = unknown.map(|call| format!("call {} of {}", show(call.selector), call.target));
+    let seen = checked.effects.iter().flat_map(|effects| &effects.tokens).map(|effect| format!("simulated: {effect}"));
+    let mut lines: Vec<String> = said.chain(unknown).chain(seen).collect();
+    if lines.len() > AUDITED_MAX {
+        let more = lines.len() - AUDITED_MAX;
+        lines.truncate(AUDITED_MAX);
+        lines.push(format!("and {more} more"));
+    }
+    (!lines.is_empty()).then_some(lines)
 }

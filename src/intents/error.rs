@@ -8,6 +8,7 @@ use crate::chain::fees::FeeError;
 use crate::db::DbError;
 use crate::hsm::HsmError;
 use crate::ids::IntentId;
+use crate::simulate::SimulateError;
 use crate::vaults::keys::ResolveError;
 
 /// Everything that can stop an intent. The text is what the caller reads.
@@ -111,6 +112,19 @@ impl From<ResolveError> for IntentError {
             ResolveError::Db(error) => Self::Db(error),
             refused => Self::Key(refused),
         }
+    }
+}
+
+impl From<SimulateError> for IntentError {
+    fn from(error: SimulateError) -> Self {
+        Self::CouldNotCheck { detail: error.to_string(), retry_after_s: error.retry_after_s() }
+    }
+}
+
+/// It cannot happen; if it does, nothing is signed.
+impl From<super::bound::NotTheSame> for IntentError {
+    fn from(error: super::bound::NotTheSame) -> Self {
+        Self::Doomed(error.to_string())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The Intents API's routes.
 
+mod simulate;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -32,6 +34,8 @@ pub fn routes() -> Routes {
     Routes::new()
         .route("/v1/agents/{agent_id}/transactions", post(submit).get(list))
         .route("/v1/agents/{agent_id}/transactions/sign", post(sign))
+        .route("/v1/agents/{agent_id}/transactions/simulate", post(simulate::one))
+        .route("/v1/agents/{agent_id}/transactions/simulate-bundle", post(simulate::bundle))
         .route("/v1/agents/{agent_id}/transactions/{transaction_id}", get(get_one))
 }
 

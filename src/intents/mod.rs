@@ -2,9 +2,12 @@
 //! module can build, and no stage calls back into an earlier one.
 
 pub mod authorise;
+pub mod bound;
 pub mod broadcast;
+pub mod calldata;
 pub mod check;
 pub mod commit;
+pub mod effects;
 mod error;
 pub mod guardrails;
 pub mod http;
@@ -12,9 +15,11 @@ pub mod lanes;
 mod nonce;
 pub mod parse;
 mod refuse;
+pub mod simulation;
 pub mod state;
 pub mod store;
 pub mod tracker;
+pub mod verdict;
 pub mod view;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 mod claims;
 mod intents;
 mod lanes;
+mod peek;
 mod slots;
 mod windows;
 
@@ -13,6 +14,7 @@ use sqlx::PgConnection;
 pub use claims::*;
 pub use intents::*;
 pub use lanes::*;
+pub use peek::*;
 pub use slots::*;
 pub use windows::*;
 

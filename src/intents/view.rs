@@ -48,10 +48,11 @@ pub fn transaction(row: &IntentRow, with_signed_tx: bool) -> Map<String, Value> 
     }
     put("status", json!(status(row)));
     put("created_at", json!(rfc3339(row.created_at)));
-    if let Some((id, status, error)) = &row.simulation {
-        put("simulation_id", json!(id));
-        put("simulation_status", json!(status));
-        put("error_message", json!(error));
+    if let Some(simulation) = &row.simulation {
+        put("simulation_id", json!(simulation.id));
+        put("simulation_status", json!(simulation.status));
+        put("error_message", json!(simulation.error));
+        put("tenderly_dashboard_url", json!(simulation.url));
     }
     if let Some(slot) = &row.slot {
         put("signed_at", json!(rfc3339(row.created_at)));

@@ -254,6 +254,7 @@ impl From<ShareError> for Problem {
             }
             ShareError::Refused(
                 Refusal::AgentMail
+                | Refusal::AgentsKey
                 | Refusal::NotYours
                 | Refusal::Network
                 | Refusal::Passphrase

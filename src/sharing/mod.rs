@@ -85,6 +85,9 @@ pub enum Refusal {
     /// An agent sends no mail to the outside.
     #[error("Insufficient permissions: an agent may not share with an external address")]
     AgentMail,
+    /// The private keys of agents are for the agents they are of.
+    #[error("Insufficient permissions: the keys of agents are not shared")]
+    AgentsKey,
     /// Neither its maker nor who manages the vault.
     #[error("Insufficient permissions: only who made the share, or manages its vault, may revoke it")]
     NotYours,
@@ -164,6 +167,9 @@ pub async fn create(app: &App, principal: &Principal, secret_id: SecretId, new: 
         .await?
         .ok_or(ShareError::Secret(SecretError::NotFound))?;
     let granted = access::authorise(&mut conn, principal, &vault, &path, Permission::Read, Lock::None).await?;
+    if vault.is_reserved() {
+        return Err(ShareError::Refused(Refusal::AgentsKey));
+    }
     let intents = secrets::store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;
     secrets::readable(&mut conn, &granted, intents).await?;
     if principal.agent_id().is_some() && matches!(new.addressee, Addressee::Email(_)) {

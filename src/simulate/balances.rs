@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::primitives::{Address, Bytes, U256};
 use serde_json::{Value, json};
 
-use super::backend::{End, Outcome, Run};
 use super::effects::{Delta, Moved, Position};
+use super::node::{End, Outcome, Run};
 use super::revert::{Reason, clean};
-use super::{BalanceChange, SimulateError, Simulation, SimulationStatus};
-use crate::chain::{ChainSpec, Rpc};
+use super::{BalanceChange, Method, SimulateError, Simulation, SimulationStatus, Trial};
+use crate::chain::{ChainSpec, Rpc, RpcError, Unreachable};
 use crate::ids::SimulationId;
 
 /// Most balances that are read; further changes are shown without.
@@ -27,63 +27,121 @@ const DECIMALS: [u8; 4] = [0x31, 0x3c, 0xe5, 0x67];
 
 /// What the node says about the assets and accounts that moved.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     balances: BTreeMap<Position, U256>,
-    symbols: BTreeMap<Address, String>,
-    decimals: BTreeMap<Address, u8>,
+    pub(super) symbols: BTreeMap<Address, String>,
+    pub(super) decimals: BTreeMap<Address, u8>,
 }
 
-/// Makes the results of a run, in its order.
-pub(super) async fn finish(spec: &ChainSpec, rpc: &Rpc, run: Run) -> Result<Vec<Simulation>, SimulateError> {
+/// Makes the results of a run, in its order: one for each outcome.
+pub(super) async fn finish(
+    spec: &ChainSpec,
+    rpc: &Rpc,
+    run: Run,
+    trials: &[Trial],
+) -> Result<Vec<Simulation>, SimulateError> {
     let known = read(rpc, &run).await?;
-    let simulated_at = crate::clock::now();
     let mut before = run.prior;
     let mut simulations = Vec::with_capacity(run.outcomes.len());
-    for outcome in run.outcomes {
+    for (outcome, trial) in run.outcomes.into_iter().zip(trials) {
         let balance_changes =
             outcome.moved.changes().map(|(position, delta)| known.change(spec, &before, position, delta)).collect();
         before.merge(&outcome.moved);
-        let (status, error_code, error, revert_reason) = explain(&outcome);
+        let explained = explain(&outcome);
         simulations.push(Simulation {
-            id: SimulationId::random(),
-            status,
+            id: outcome.id.unwrap_or_else(SimulationId::random),
             gas_used: outcome.gas_used,
             balance_changes,
-            error_code,
-            error,
-            revert_reason,
+            dashboard_url: outcome.dashboard_url,
             output: outcome.output,
             logs: outcome.logs,
             method: run.method,
-            simulated_at,
+            complete: outcome.complete,
+            checked_hash: trial.paid.then(|| trial.tx.checked_hash()),
+            ..explained
         });
     }
-    Ok(simulations)
+    if simulations.is_empty() { Err(garbage(rpc)) } else { Ok(simulations) }
 }
 
-type Explained = (SimulationStatus, Option<&'static str>, Option<String>, Option<String>);
+fn garbage(rpc: &Rpc) -> SimulateError {
+    let cause = Unreachable::Garbage("no result for the transaction");
+    RpcError::Unreachable { chain: rpc.chain().to_owned(), cause }.into()
+}
 
-fn explain(outcome: &Outcome) -> Explained {
+/// A result that nobody was asked for.
+pub(super) fn local(code: &'static str, error: String) -> Simulation {
+    explain(&Outcome::ended(End::Refused(code, error)))
+}
+
+/// For people: a contract said no.
+pub(super) fn contract_refused(reason: &str) -> String {
+    format!("The contract refuses this transaction: {reason}")
+}
+
+/// How it ended and why, with nothing else in it yet.
+fn explain(outcome: &Outcome) -> Simulation {
+    let mut simulation = Simulation {
+        id: SimulationId::random(),
+        status: SimulationStatus::Success,
+        gas_used: 0,
+        balance_changes: Vec::new(),
+        error_code: None,
+        error: None,
+        error_human_readable: None,
+        revert_reason: None,
+        dashboard_url: None,
+        output: Bytes::new(),
+        logs: Vec::new(),
+        method: Method::Local,
+        simulated_at: crate::clock::now(),
+        complete: outcome.complete,
+        checked_hash: None,
+    };
+    let mut failed = |status, code, error: String, human: String| {
+        simulation.status = status;
+        simulation.error_code = Some(code);
+        simulation.error = Some(error);
+        simulation.error_human_readable = Some(human);
+    };
     match &outcome.end {
-        End::Success => (SimulationStatus::Success, None, None, None),
+        End::Success => {}
         End::Reverted => {
-            let reason = Reason::decode(&outcome.output).to_string();
+            let reason = match (&outcome.reason, Reason::decode(&outcome.output)) {
+                (Some(told), Reason::Empty) => clean(told),
+                (_, decoded) => decoded.to_string(),
+            };
             let error = format!("execution reverted: {reason}");
-            (SimulationStatus::Reverted, Some("execution_reverted"), Some(error), Some(reason))
+            failed(SimulationStatus::Reverted, "execution_reverted", error, contract_refused(&reason));
+            simulation.revert_reason = Some(reason);
         }
         End::Halted(words) => {
             let out_of_gas = words.to_lowercase().replace(' ', "").contains("outofgas");
-            let (code, error) = match (out_of_gas, words.as_str()) {
-                (true, _) => ("out_of_gas", "out of gas".to_owned()),
-                (false, "" | "execution failed") => {
-                    ("execution_failed", "execution failed, without a reason".to_owned())
+            let (code, error, human) = match (out_of_gas, words.as_str()) {
+                (true, _) => ("out_of_gas", "out of gas".to_owned(), "It runs out of gas: it needs a higher gas_limit"),
+                (false, "" | "execution failed") => (
+                    "execution_failed",
+                    "execution failed, without a reason".to_owned(),
+                    "The contract's code fails, without saying why",
+                ),
+                (false, words) => {
+                    ("execution_failed", format!("execution failed: {}", clean(words)), "The contract's code fails")
                 }
-                (false, words) => ("execution_failed", format!("execution failed: {}", clean(words))),
             };
-            (SimulationStatus::Reverted, Some(code), Some(error), None)
+            failed(SimulationStatus::Reverted, code, error, human.to_owned());
         }
-        End::Refused(code, words) => (SimulationStatus::Error, Some(code), Some(clean(words)), None),
+        End::Refused(code, words) => {
+            let human = match *code {
+                "insufficient_funds" => "The key has not enough funds for the value and the fee",
+                "intrinsic_gas" => "Its gas_limit is below what any such transaction costs",
+                "gas_limit" => "Its gas_limit is above what the chain allows",
+                "fee_below_base_fee" => "It offers less per gas than any block takes now",
+                _ => "No block would take this transaction",
+            };
+            failed(SimulationStatus::Error, *code, clean(words), human.to_owned());
+        }
     }
+    simulation
 }
 
 impl Known {
@@ -107,11 +165,21 @@ impl Known {
     }
 }
 
-async fn read(rpc: &Rpc, run: &Run) -> Result<Known, SimulateError> {
+async fn read(rpc: &Rpc, run: &Run) -> Result<Known, RpcError> {
     let positions: BTreeSet<Position> =
         run.outcomes.iter().flat_map(|outcome| outcome.moved.changes()).map(|(position, _)| position).collect();
-    let tokens: BTreeSet<Address> = positions.iter().filter_map(|(_, token)| *token).take(TOKENS_MAX).collect();
+    let tokens: BTreeSet<Address> = positions.iter().filter_map(|(_, token)| *token).collect();
+    ask(rpc, positions, tokens).await
+}
+
+/// Balances on mined blocks, and what tokens say of themselves; a bounded number of each.
+pub(super) async fn ask(
+    rpc: &Rpc,
+    positions: BTreeSet<Position>,
+    tokens: BTreeSet<Address>,
+) -> Result<Known, RpcError> {
     let positions: Vec<Position> = positions.into_iter().take(POSITIONS_MAX).collect();
+    let tokens: Vec<Address> = tokens.into_iter().take(TOKENS_MAX).collect();
 
     let mut calls: Vec<(&str, Value)> = Vec::new();
     for (address, token) in &positions {

@@ -94,6 +94,11 @@ impl Moved {
         self.add((to, token), gain);
     }
 
+    /// One position changes by this much.
+    pub fn change(&mut self, position: Position, delta: Delta) {
+        self.add(position, delta);
+    }
+
     /// What an event says moved; an event that is no transfer says nothing.
     pub fn log(&mut self, log: &EventLog) {
         let Ok(amount) = <[u8; 32]>::try_from(log.data.as_ref()).map(U256::from_be_bytes) else { return };

@@ -1,26 +1,44 @@
 //! What would a transaction do? Asked before it is signed.
 //!
-//! - [`backend`]: the chain's own node, by the best method it has.
-//! - [`effects`], [`revert`]: pure: what moved, and why not.
+//! - [`node`]: the chain's own node, by the best method it has.
+//! - [`tenderly`]: a service that speaks Tenderly's HTTP API: Tenderly, or [`server`].
+//! - [`server`]: `intentd simulator`, which serves [`node`] in that API.
+//! - [`effects`], [`frame`], [`revert`], [`names`], [`local`]: pure: what moved, by which calls, why not, what it is called, and what needs
+//!   no asking.
+//! - [`settings`]: which of them an organisation uses.
 //!
-//! A transaction that would revert is an answer; a node that cannot say is an error. Nothing here signs or reserves.
+//! A transaction that would revert is an answer; a simulator that cannot say is an error. Nothing here signs or reserves.
 
-mod backend;
 mod balances;
+pub mod call;
 pub mod effects;
+mod error;
+pub mod frame;
+pub mod local;
+pub mod names;
+mod node;
+pub mod price;
 pub mod revert;
+pub mod server;
+pub mod settings;
+pub mod tenderly;
 
 use alloy::primitives::{Address, B256, Bytes};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::chain::{Chain, ChainUnavailable, RpcError, UnsignedTx};
+use self::call::Call;
+use self::names::{Kind as NameKind, Names};
+use crate::chain::{Chain, UnsignedTx};
 use crate::ids::SimulationId;
 
 pub use effects::{Delta, Moved};
+pub use error::SimulateError;
 
 /// Most of our own unmined transactions that are applied first.
 pub const UNMINED_MAX: usize = 16;
+/// Most transactions of a bundle, without those that are applied first.
+pub const BUNDLE_MAX: usize = 32;
 
 /// How a simulation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -46,7 +64,7 @@ impl SimulationStatus {
     }
 }
 
-/// The node's method that answered.
+/// Who answered, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -56,6 +74,10 @@ pub enum Method {
     TraceCall,
     /// `eth_call` and `eth_estimateGas`: of the transfers only the transaction's own value is known.
     Call,
+    /// A service that speaks Tenderly's API: every transfer is known, if its answer agrees with itself.
+    Tenderly,
+    /// Nobody: it needed no asking.
+    Local,
 }
 
 /// An event that the transaction would emit.
@@ -92,7 +114,7 @@ pub struct BalanceChange {
     pub delta: Delta,
 }
 
-/// What a transaction would do.
+/// What a transaction would do. Only this module makes one, so its [`Simulation::checked_hash`] is that of what was simulated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Simulation {
     /// Its id.
@@ -107,69 +129,91 @@ pub struct Simulation {
     /// Why it failed, as a short word: `execution_reverted`, `out_of_gas`, `insufficient_funds` …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<&'static str>,
-    /// Why it failed, as a sentence.
+    /// Why it failed, in the words of the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What the contract said: the text of `Error(string)`, the meaning of `Panic(uint256)`, the bytes of any other error.
+    /// Why it failed, as a sentence for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_human_readable: Option<String>,
+    /// What the contract said: the text of `Error(string)`, the meaning of `Panic(uint256)`, the name or bytes of any other error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revert_reason: Option<String>,
+    /// Where a person can look at it, if the simulator keeps it.
+    #[serde(rename = "tenderly_dashboard_url", skip_serializing_if = "Option::is_none")]
+    pub dashboard_url: Option<String>,
     /// Return data of the call; on a revert, the error's bytes.
     #[serde(skip)]
     pub output: Bytes,
     /// Events that it would emit. Empty with [`Method::Call`].
     #[serde(skip)]
     pub logs: Vec<EventLog>,
-    /// How the node found out. With [`Method::Call`] the effects are not all known.
+    /// Who found out, and how.
     #[serde(skip)]
     pub method: Method,
     /// When.
     #[serde(serialize_with = "time::serde::rfc3339::serialize")]
     pub simulated_at: OffsetDateTime,
+    #[serde(skip)]
+    complete: bool,
+    #[serde(skip)]
+    checked_hash: Option<B256>,
 }
 
 impl Simulation {
     /// Whether the balance changes and logs are all there are: a rule about effects may rely on them.
     #[must_use]
     pub fn effects_are_complete(&self) -> bool {
-        self.method != Method::Call
+        self.complete
+    }
+
+    /// [`UnsignedTx::checked_hash`] of exactly what was simulated; `None` where gas or fees were only guessed.
+    #[must_use]
+    pub fn checked_hash(&self) -> Option<B256> {
+        self.checked_hash
+    }
+
+    /// One sentence of why it failed, for a refusal.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let reason = self.revert_reason.as_ref().or(self.error.as_ref());
+        reason.cloned().unwrap_or_else(|| "no reason given".to_owned())
+    }
+
+    /// Puts the name of a contract's own error in place of its bytes, where `names` knows it.
+    pub fn name_error(&mut self, names: &Names, contract: Address) {
+        if self.error_code != Some("execution_reverted") {
+            return;
+        }
+        if let Some(named) = names.decode(NameKind::Error, &self.output, Some(contract)) {
+            self.error = Some(format!("execution reverted: {named}"));
+            self.error_human_readable = Some(balances::contract_refused(&named));
+            self.revert_reason = Some(named);
+        }
     }
 }
 
-/// Why there is no answer. Always "could not check" (503), never "refused".
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SimulateError {
-    /// The node is out of reach, overloaded, answers garbage, or serves another chain.
-    #[error("could not simulate: {0}")]
-    CouldNotCheck(#[source] ChainUnavailable),
-    /// More of our own transactions are unmined than are applied first.
-    #[error(
-        "could not simulate: {count} transactions of this key are not mined yet (at most {UNMINED_MAX} can be simulated ahead)"
-    )]
-    TooManyUnmined {
-        /// How many.
-        count: usize,
-    },
-    /// Only `eth_simulateV1` can apply our unmined transactions first, and the node lacks it.
-    #[error(
-        "could not simulate: {count} transactions of this key are not mined yet, and the node of chain {chain} cannot simulate after them (it lacks eth_simulateV1)"
-    )]
-    UnminedNotSupported {
-        /// The chain's name.
-        chain: String,
-        /// How many.
-        count: usize,
-    },
+/// Who is asked.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// The chain's own node.
+    Node,
+    /// A service, with an account there.
+    Tenderly(std::sync::Arc<tenderly::Session>),
 }
 
-impl From<ChainUnavailable> for SimulateError {
-    fn from(error: ChainUnavailable) -> Self {
-        Self::CouldNotCheck(error)
-    }
+/// A transaction to be simulated.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What it says.
+    pub tx: UnsignedTx,
+    /// Whether its gas limit and fees are meant; otherwise they are a guess that is not held against the balance.
+    pub paid: bool,
 }
 
-impl From<RpcError> for SimulateError {
-    fn from(error: RpcError) -> Self {
-        Self::CouldNotCheck(error.into())
+impl Trial {
+    fn call(&self) -> Call {
+        let call = Call::from(&self.tx);
+        if self.paid { call } else { call.unpaid() }
     }
 }
 
@@ -177,22 +221,47 @@ impl From<RpcError> for SimulateError {
 ///
 /// # Errors
 /// [`SimulateError`]: could not check. A revert is not an error but [`SimulationStatus::Reverted`].
-pub async fn simulate(chain: &Chain, prior: &[UnsignedTx], tx: &UnsignedTx) -> Result<Simulation, SimulateError> {
-    let rpc = chain.rpc().await?;
-    let run = backend::run(rpc, prior, std::slice::from_ref(tx)).await?;
-    balances::finish(chain.spec(), rpc, run).await.map(|mut simulations| simulations.remove(0))
-}
-
-/// Simulates `txs` one after the other, each on the state that the one before left, after `prior`. One result each, in order.
-///
-/// # Errors
-/// As [`simulate`]; without `eth_simulateV1` a bundle of more than one has no answer.
-pub async fn simulate_bundle(
+pub async fn simulate(
+    backend: &Backend,
     chain: &Chain,
     prior: &[UnsignedTx],
-    txs: &[UnsignedTx],
+    tx: &UnsignedTx,
+) -> Result<Simulation, SimulateError> {
+    let trial = Trial { tx: tx.clone(), paid: true };
+    simulate_bundle(backend, chain, prior, std::slice::from_ref(&trial)).await.map(|mut one| one.remove(0))
+}
+
+/// Simulates `trials` one after the other, each on the state that the one before left, after `prior`. One result each, in order, up
+/// to the first that does not succeed: at least one.
+///
+/// # Errors
+/// As [`simulate`].
+pub async fn simulate_bundle(
+    backend: &Backend,
+    chain: &Chain,
+    prior: &[UnsignedTx],
+    trials: &[Trial],
 ) -> Result<Vec<Simulation>, SimulateError> {
+    if prior.len() > UNMINED_MAX {
+        return Err(SimulateError::TooManyUnmined { count: prior.len() });
+    }
     let rpc = chain.rpc().await?;
-    let run = backend::run(rpc, prior, txs).await?;
-    balances::finish(chain.spec(), rpc, run).await
+    let calls: Vec<Call> = trials.iter().map(Trial::call).collect();
+    let run = match backend {
+        Backend::Node => node::run(rpc, prior, calls).await?,
+        Backend::Tenderly(session) => tenderly::run(session, chain.spec(), prior, calls).await?,
+    };
+    balances::finish(chain.spec(), rpc, run, trials).await
+}
+
+/// A success with this hash, for the tests of what is bound to it.
+#[cfg(test)]
+pub(crate) fn simulated_for_tests(checked_hash: Option<B256>) -> Simulation {
+    Simulation { checked_hash, status: SimulationStatus::Success, ..refused_locally("", String::new()) }
+}
+
+/// What needed no asking, as a result.
+#[must_use]
+pub fn refused_locally(code: &'static str, error: String) -> Simulation {
+    balances::local(code, error)
 }

@@ -105,6 +105,7 @@ fn statements_are_in_stores() {
                 "passes a connection on to its store, so that a grant and what it opens are read together",
             ),
             ("src/vaults/secrets/own.rs", "stores an agent's key in the transaction that makes the agent"),
+            ("src/vaults/keys/provision.rs", "ends an agent's key in the transaction that deletes the agent"),
             ("src/vaults/cmek/mod.rs", "passes a connection on to its store, so that the held vault decides"),
             (
                 "src/agents/identity.rs",
@@ -123,6 +124,10 @@ fn statements_are_in_stores() {
             ("src/intents/commit.rs", "is T1: one transaction with a savepoint over several stores"),
             ("src/intents/nonce.rs", "is a step of T1, on its connection"),
             ("src/intents/refuse.rs", "writes a refusal in T1's transaction, or in one of its own"),
+            (
+                "src/vaults/secrets/daemon.rs",
+                "passes a connection on to its store, so that the caller's transaction holds",
+            ),
             ("src/audit/failures.rs", "passes the pool on to its store"),
             ("src/app.rs", "holds the pool"),
             ("src/admin.rs", "opens the pool for a command"),
@@ -144,7 +149,11 @@ fn http_is_spoken_in_http_files_only() {
     only_in("axum", allowed, &[]);
     only_in("tower_http", allowed, &[]);
     // Every route is in the table that the tests about all of them go by.
-    only_in("axum::routing", |source| source.path == "src/http/routes.rs", &[]);
+    only_in(
+        "axum::routing",
+        |source| source.path == "src/http/routes.rs",
+        &[("src/simulate/server/http.rs", "is another server, whose only rule is its one key")],
+    );
 }
 
 #[test]
@@ -184,6 +193,16 @@ fn pure_files_import_no_edge() {
         "rules.rs",
         "parse.rs",
         "guardrails.rs",
+        "effects.rs",
+        "known.rs",
+        "walk.rs",
+        "abi.rs",
+        "window.rs",
+        "violation.rs",
+        "bound.rs",
+        "frame.rs",
+        "render.rs",
+        "page.rs",
         "state.rs",
         "signature.rs",
         "tx.rs",
@@ -308,8 +327,8 @@ fn files_are_short_enough_to_read() {
 fn every_class_of_failure_of_this_milestone_has_a_test() {
     /// Rows of the project's table of failures seen in other signers and vaults.
     const ROWS: &[u32] = &[
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34,
-        35, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31,
+        32, 33, 34, 35, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
     ];
     let mut tested = BTreeSet::new();
     for source in sources_in("src").into_iter().chain(sources_in("tests/it")) {

@@ -15,5 +15,6 @@ mod newcomer;
 mod orgs;
 mod platform;
 mod sharing;
+mod simulate;
 mod users;
 mod vaults;

@@ -64,7 +64,7 @@ struct RuleRow {
     permissions: Vec<String>,
     conditions: Option<Json<Value>>,
     expires_at: Option<OffsetDateTime>,
-    created_by_type: String,
+    opens_signing: bool,
 }
 
 impl RuleRow {
@@ -75,7 +75,7 @@ impl RuleRow {
             permissions: self.permissions.iter().filter_map(|p| Permission::parse(p)).collect(),
             conditions: Conditions::parse(&self.conditions.map_or(Value::Null, |c| c.0)).ok()?,
             expires_at: self.expires_at,
-            by_agent: self.created_by_type != "user",
+            opens_signing: self.opens_signing,
         })
     }
 }
@@ -159,11 +159,11 @@ async fn grants_of(
     };
     let sql = match lock {
         Lock::None => {
-            "SELECT secret_path_pattern, permissions, conditions, expires_at, created_by_type FROM policies
+            "SELECT secret_path_pattern, permissions, conditions, expires_at, opens_signing FROM policies
              WHERE principal_type = $1 AND principal_id = $2 AND vault_id = $3 AND org_id = $4"
         }
         Lock::Share => {
-            "SELECT secret_path_pattern, permissions, conditions, expires_at, created_by_type FROM policies
+            "SELECT secret_path_pattern, permissions, conditions, expires_at, opens_signing FROM policies
              WHERE principal_type = $1 AND principal_id = $2 AND vault_id = $3 AND org_id = $4 ORDER BY id FOR SHARE"
         }
     };

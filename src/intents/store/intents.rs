@@ -13,6 +13,7 @@ use crate::chain::ChainId;
 use crate::chain::tx::{Fees, SignedTx, UnsignedTx};
 use crate::ids::{AgentId, AttemptId, IntentId, KeyId, OrgId, SimulationId};
 use crate::money::Wei;
+use crate::simulate::{Simulation, SimulationStatus};
 
 /// What T1 writes of an intent.
 pub struct NewIntent<'a> {
@@ -32,8 +33,33 @@ pub struct NewIntent<'a> {
     pub key_id: KeyId,
     /// What is signed, but for the nonce.
     pub tx: &'a UnsignedTx,
-    /// The simulation, if there was one: id, status word, error.
-    pub simulation: Option<(SimulationId, &'static str, Option<String>)>,
+    /// The simulation, if there was one.
+    pub simulation: Option<SimulationNote>,
+}
+
+/// What is kept of a simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimulationNote {
+    /// Its id.
+    pub id: SimulationId,
+    /// How it ended: `success`, `reverted` or `error`.
+    pub status: String,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Where a person looks at it.
+    pub url: Option<String>,
+}
+
+impl From<&Simulation> for SimulationNote {
+    fn from(simulation: &Simulation) -> Self {
+        let failed = simulation.status != SimulationStatus::Success;
+        Self {
+            id: simulation.id,
+            status: simulation.status.as_str().to_owned(),
+            error: failed.then(|| simulation.reason()),
+            url: simulation.dashboard_url.clone(),
+        }
+    }
 }
 
 /// Inserts the intent's own row.
@@ -48,15 +74,12 @@ pub async fn insert_intent(
             (None, Some(Wei::from(max_fee_per_gas)), Some(Wei::from(max_priority_fee_per_gas)))
         }
     };
-    let (simulation_id, simulation_status, simulation_error) = match &new.simulation {
-        Some((id, status, error)) => (Some(*id), Some(*status), error.clone()),
-        None => (None, None, None),
-    };
+    let simulation = new.simulation.as_ref();
     sqlx::query(
         "INSERT INTO intents (id, org_id, agent_id, kind, chain_id, chain, spend_group, key_id, from_address, to_address, value_wei,
              data, gas_limit, gas_price, max_fee_per_gas, max_priority_fee_per_gas, checked_hash, simulation_id, simulation_status,
-             simulation_error, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
+             simulation_error, simulation_url, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
     )
     .bind(new.id)
     .bind(new.org_id)
@@ -75,9 +98,10 @@ pub async fn insert_intent(
     .bind(max_fee)
     .bind(tip)
     .bind(new.tx.checked_hash().as_slice())
-    .bind(simulation_id)
-    .bind(simulation_status)
-    .bind(simulation_error)
+    .bind(simulation.map(|note| note.id))
+    .bind(simulation.map(|note| note.status.as_str()))
+    .bind(simulation.and_then(|note| note.error.as_deref()))
+    .bind(simulation.and_then(|note| note.url.as_deref()))
     .bind(at)
     .execute(conn)
     .await?;
@@ -152,8 +176,8 @@ pub struct IntentRow {
     pub chain: String,
     /// What was checked.
     pub tx: UnsignedTx,
-    /// The simulation: id, status, error.
-    pub simulation: Option<(SimulationId, String, Option<String>)>,
+    /// The simulation, if there was one.
+    pub simulation: Option<SimulationNote>,
     /// When it was signed (or refused).
     pub created_at: OffsetDateTime,
     /// The slot, unless it was refused by its simulation.
@@ -201,7 +225,7 @@ impl IntentRow {
             sign_only: new.kind == Kind::SignOnly,
             chain: new.chain.to_owned(),
             tx: new.tx.clone(),
-            simulation: new.simulation.as_ref().map(|(id, status, error)| (*id, (*status).to_owned(), error.clone())),
+            simulation: new.simulation.clone(),
             created_at: at,
             slot,
         }
@@ -260,7 +284,12 @@ impl FromRow<'_, PgRow> for IntentRow {
             tx: unsigned_tx(row)?,
             simulation: match simulation_id {
                 None => None,
-                Some(id) => Some((id, row.try_get("simulation_status")?, row.try_get("simulation_error")?)),
+                Some(id) => Some(SimulationNote {
+                    id,
+                    status: row.try_get("simulation_status")?,
+                    error: row.try_get("simulation_error")?,
+                    url: row.try_get("simulation_url")?,
+                }),
             },
             created_at: row.try_get("created_at")?,
             slot,
@@ -294,6 +323,12 @@ pub async fn intents(
          ORDER BY i.created_at DESC, i.id DESC LIMIT $4"
     );
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(agent).bind(at).bind(id).bind(limit).fetch_all(pool).await
+}
+
+/// Whose an intent is, and what was signed for it.
+pub async fn signed_tx(conn: &mut PgConnection, id: IntentId) -> Result<Option<(AgentId, UnsignedTx)>, sqlx::Error> {
+    let row = sqlx::query("SELECT * FROM intents WHERE id = $1").bind(id).fetch_optional(conn).await?;
+    row.map(|row| Ok((row.try_get("agent_id")?, unsigned_tx(&row)?))).transpose()
 }
 
 /// The fees an intent was signed with.

@@ -1,5 +1,7 @@
 //! Spending windows: locked first, summed in a later statement, aged in small steps.
 
+use std::collections::BTreeMap;
+
 use sqlx::{PgConnection, PgPool, Row as _};
 use time::OffsetDateTime;
 
@@ -8,18 +10,24 @@ use super::{NewIntent, begin_t1};
 use crate::ids::AgentId;
 use crate::money::Wei;
 
-/// Makes the window's row if it is the first, and locks it. Nothing is read here: a statement takes its snapshot before it waits.
-pub async fn lock_window(conn: &mut PgConnection, agent: AgentId, group: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO spending_windows (agent_id, spend_group) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-        .bind(agent)
-        .bind(group)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("SELECT 1 FROM spending_windows WHERE agent_id = $1 AND spend_group = $2 FOR UPDATE")
-        .bind(agent)
-        .bind(group)
-        .execute(conn)
-        .await?;
+/// Makes the windows' rows where they are the first, and locks them in the order of their units' bytes: `units` must come so. Nothing is
+/// read here: a statement takes its snapshot before it waits.
+pub async fn lock_windows(conn: &mut PgConnection, agent: AgentId, units: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO spending_windows (agent_id, spend_group)
+         SELECT $1, unit FROM unnest($2::text[]) WITH ORDINALITY AS u (unit, place) ORDER BY place ON CONFLICT DO NOTHING",
+    )
+    .bind(agent)
+    .bind(units)
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "SELECT 1 FROM spending_windows WHERE agent_id = $1 AND spend_group = ANY($2) ORDER BY spend_group COLLATE \"C\" FOR UPDATE",
+    )
+    .bind(agent)
+    .bind(units)
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -34,38 +42,52 @@ pub struct Aged {
     pub more: bool,
 }
 
-/// Entries that one statement ages out: a few milliseconds, whatever has piled up.
+/// Entries that one statement ages out of one window: a few milliseconds, whatever has piled up.
 const AGEING_MAX: i64 = 1_000;
 
-/// With the window locked: sets its clock, and ages out the oldest entries that are 24 hours old and settled.
-pub async fn age_window(conn: &mut PgConnection, agent: AgentId, group: &str) -> Result<Aged, sqlx::Error> {
-    let row = sqlx::query(
+/// With the windows locked: sets their clocks, each its own, and ages out the oldest entries that are 24 hours old and settled.
+pub async fn age_windows(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    units: &[String],
+) -> Result<BTreeMap<String, Aged>, sqlx::Error> {
+    let rows = sqlx::query(
         "WITH now AS (
-             SELECT greatest(last_stamp, clock_timestamp()) AS stamp FROM spending_windows WHERE agent_id = $1 AND spend_group = $2
+             SELECT spend_group AS unit, greatest(last_stamp, clock_timestamp()) AS stamp
+             FROM spending_windows WHERE agent_id = $1 AND spend_group = ANY($2)
          ), due AS (
-             SELECT intent_id FROM spends
-             WHERE agent_id = $1 AND spend_group = $2 AND counted AND settled
-               AND signed_at <= (SELECT stamp FROM now) - interval '24 hours'
-             ORDER BY signed_at LIMIT $3
+             SELECT d.intent_id, now.unit FROM now, LATERAL (
+                 SELECT intent_id FROM spends
+                 WHERE agent_id = $1 AND spend_group = now.unit AND counted AND settled AND signed_at <= now.stamp - interval '24 hours'
+                 ORDER BY signed_at LIMIT $3) AS d
          ), aged AS (
-             UPDATE spends SET counted = false WHERE intent_id IN (SELECT intent_id FROM due) RETURNING value_wei, fee_wei
+             UPDATE spends s SET counted = false FROM due WHERE s.intent_id = due.intent_id AND s.spend_group = due.unit
+             RETURNING due.unit, s.value_wei, s.fee_wei
+         ), gone AS (
+             SELECT unit, sum(value_wei) AS value_wei, sum(fee_wei) AS fee_wei, count(*) AS entries FROM aged GROUP BY unit
          )
-         UPDATE spending_windows SET last_stamp = (SELECT stamp FROM now),
-                value_sum_wei = value_sum_wei - coalesce((SELECT sum(value_wei) FROM aged), 0),
-                fee_sum_wei = fee_sum_wei - coalesce((SELECT sum(fee_wei) FROM aged), 0)
-         WHERE agent_id = $1 AND spend_group = $2
-         RETURNING value_sum_wei, fee_sum_wei, last_stamp, (SELECT count(*) FROM aged) AS aged",
+         UPDATE spending_windows w SET last_stamp = now.stamp,
+                value_sum_wei = w.value_sum_wei - coalesce(gone.value_wei, 0),
+                fee_sum_wei = w.fee_sum_wei - coalesce(gone.fee_wei, 0)
+         FROM now LEFT JOIN gone USING (unit)
+         WHERE w.agent_id = $1 AND w.spend_group = now.unit
+         RETURNING w.spend_group, w.value_sum_wei, w.fee_sum_wei, w.last_stamp, coalesce(gone.entries, 0) AS aged",
     )
     .bind(agent)
-    .bind(group)
+    .bind(units)
     .bind(AGEING_MAX)
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(Aged {
-        window: Window { value_sum: row.try_get("value_sum_wei")?, fee_sum: row.try_get("fee_sum_wei")? },
-        at: row.try_get("last_stamp")?,
-        more: row.try_get::<i64, _>("aged")? >= AGEING_MAX,
-    })
+    rows.iter()
+        .map(|row| {
+            let aged = Aged {
+                window: Window { value_sum: row.try_get("value_sum_wei")?, fee_sum: row.try_get("fee_sum_wei")? },
+                at: row.try_get("last_stamp")?,
+                more: row.try_get::<i64, _>("aged")? >= AGEING_MAX,
+            };
+            Ok((row.try_get("spend_group")?, aged))
+        })
+        .collect()
 }
 
 /// Ages out what has piled up in windows that nobody uses, in small transactions, so that the next request need not.
@@ -77,41 +99,59 @@ pub async fn age_idle_windows(pool: &PgPool) -> Result<(), sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
-    for (agent, group) in due {
+    for (agent, unit) in due {
+        let unit = [unit];
         let mut more = true;
         while more {
             let mut tx = pool.begin().await?;
             begin_t1(&mut tx).await?;
-            lock_window(&mut tx, agent, &group).await?;
-            more = age_window(&mut tx, agent, &group).await?.more;
+            lock_windows(&mut tx, agent, &unit).await?;
+            more = age_windows(&mut tx, agent, &unit).await?.values().any(|aged| aged.more);
             tx.commit().await?;
         }
     }
     Ok(())
 }
 
-/// Records the spend and the new sums. With the window locked.
-pub async fn record_spend(
-    conn: &mut PgConnection,
-    new: &NewIntent<'_>,
-    fee: Wei,
-    sums: Window,
-    at: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
+/// An intent's entry in one window.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The window.
+    pub unit: String,
+    /// The amount.
+    pub value: Wei,
+    /// The fee.
+    pub fee: Wei,
+    /// The window's sums with it.
+    pub sums: Window,
+    /// When, by the window's clock.
+    pub at: OffsetDateTime,
+}
+
+/// Records what the intent takes of each window, and the new sums. With the windows locked.
+pub async fn record_spends(conn: &mut PgConnection, new: &NewIntent<'_>, entries: &[Entry]) -> Result<(), sqlx::Error> {
+    fn each<T>(entries: &[Entry], of: impl Fn(&Entry) -> T) -> Vec<T> {
+        entries.iter().map(of).collect()
+    }
     sqlx::query(
         "WITH entry AS (
-             INSERT INTO spends (intent_id, agent_id, spend_group, value_wei, fee_wei, signed_at) VALUES ($1, $2, $3, $4, $5, $6)
+             SELECT * FROM unnest($3::text[], $4::numeric[], $5::numeric[], $6::timestamptz[], $7::numeric[], $8::numeric[])
+                 AS e (unit, value_wei, fee_wei, signed_at, value_sum_wei, fee_sum_wei)
+         ), spent AS (
+             INSERT INTO spends (intent_id, agent_id, spend_group, value_wei, fee_wei, signed_at)
+             SELECT $1, $2, unit, value_wei, fee_wei, signed_at FROM entry
          )
-         UPDATE spending_windows SET value_sum_wei = $7, fee_sum_wei = $8 WHERE agent_id = $2 AND spend_group = $3",
+         UPDATE spending_windows w SET value_sum_wei = entry.value_sum_wei, fee_sum_wei = entry.fee_sum_wei
+         FROM entry WHERE w.agent_id = $2 AND w.spend_group = entry.unit",
     )
     .bind(new.id)
     .bind(new.agent_id)
-    .bind(new.spend_group)
-    .bind(new.tx.value)
-    .bind(fee)
-    .bind(at)
-    .bind(sums.value_sum)
-    .bind(sums.fee_sum)
+    .bind(each(entries, |entry| entry.unit.clone()))
+    .bind(each(entries, |entry| entry.value))
+    .bind(each(entries, |entry| entry.fee))
+    .bind(each(entries, |entry| entry.at))
+    .bind(each(entries, |entry| entry.sums.value_sum))
+    .bind(each(entries, |entry| entry.sums.fee_sum))
     .execute(conn)
     .await?;
     Ok(())

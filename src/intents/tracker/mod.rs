@@ -3,6 +3,7 @@
 //! One task per chain; a lease lets one daemon do the work at a time, and every step is safe when two do it. A frozen node of one
 //! chain holds up nothing of another.
 
+mod aftermath;
 mod step;
 pub mod store;
 

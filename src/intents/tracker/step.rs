@@ -8,6 +8,7 @@ use alloy::primitives::{Address, B256, Bytes};
 use super::super::broadcast::{self, Sent};
 use super::super::lanes::Lane;
 use super::super::state::{Event, Outcome, SlotState};
+use super::aftermath::{self, Aftermath};
 use super::store::{self, OpenSlot};
 use crate::app::App;
 use crate::audit;
@@ -148,7 +149,8 @@ async fn settle_by_receipt(
             && !knows_any(rpc, slot).await?
             && is_long_missing(app, chain, slot, head).await?
         {
-            let settled = store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers).await?;
+            let settled =
+                store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
             if settled && slot.intent.is_some() {
                 tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
                     "the nonce was used by a transaction that is not ours");
@@ -169,7 +171,14 @@ async fn settle_by_receipt(
     }
     if confirmations >= chain.spec().confirmations {
         let mined = OpenSlot { state: SlotState::Mined, mined: recorded, ..slot.clone() };
-        if store::settle(&app.db, &mined, outcome, Event::Confirmed).await? {
+        let aftermath = match outcome {
+            Outcome::Success => aftermath::look(app, chain.spec(), slot, receipt).await?,
+            _ => Aftermath::default(),
+        };
+        for rule in &aftermath.broken {
+            tracing::warn!(chain = %chain.spec().name, tx_hash = %receipt.transaction_hash, "a mined transaction did what no rule allows: {rule}");
+        }
+        if store::settle(&app.db, &mined, outcome, Event::Confirmed, &aftermath).await? {
             tracing::info!(chain = %chain.spec().name, nonce = slot.nonce, tx_hash = %receipt.transaction_hash,
                 block = receipt.block_number, "final: {}", outcome.as_str());
         }

@@ -1,5 +1,7 @@
 //! The tracker's statements. Settling locks the spending window before the slot, as T1 does.
 
+mod settling;
+
 use std::collections::HashMap;
 
 use alloy::primitives::{Address, B256};
@@ -8,13 +10,15 @@ use sqlx::{PgConnection, PgPool, Row};
 use super::super::lanes::Lane;
 use super::super::state::{self, Event, Outcome, SlotState};
 use super::super::store::{begin_t1, signed};
+use super::aftermath::Aftermath;
 use crate::audit;
 use crate::chain::ChainId;
 use crate::chain::Receipt;
 use crate::chain::tx::SignedTx;
 use crate::db::DbError;
-use crate::ids::{AgentId, AttemptId, DaemonId, IntentId, KeyId, OrgId};
+use crate::ids::{AttemptId, DaemonId, IntentId, KeyId};
 use crate::money::Wei;
+use settling::{lock_spend_windows, raise_spends, settle_spend};
 
 /// One signed transaction of a slot.
 #[derive(Debug, Clone)]
@@ -230,15 +234,22 @@ pub async fn record_reorg(pool: &PgPool, slot: &OpenSlot) -> Result<(), sqlx::Er
 }
 
 /// Makes a slot final and settles its spend: from now on the entry ages out after its 24 hours; when our own no-op took the nonce,
-/// its value is free at once. A mined slot must still have the receipt that `slot` has. Locks the spending window, then the slot.
-pub async fn settle(pool: &PgPool, slot: &OpenSlot, outcome: Outcome, event: Event) -> Result<bool, DbError> {
+/// its value is free at once. What it has taken beyond its entries counts from now on. A mined slot must still have the receipt that
+/// `slot` has. Locks the spending windows, then the slot.
+pub(super) async fn settle(
+    pool: &PgPool,
+    slot: &OpenSlot,
+    outcome: Outcome,
+    event: Event,
+    aftermath: &Aftermath,
+) -> Result<bool, DbError> {
     if state::next(slot.state, event) != Some(SlotState::Final) {
         return Ok(false);
     }
     let mut tx = pool.begin().await?;
     begin_t1(&mut tx).await?;
     let spend = match slot.intent {
-        Some(intent) => lock_spend_window(&mut tx, intent).await?,
+        Some(intent) => lock_spend_windows(&mut tx, intent, aftermath).await?,
         None => None,
     };
     let done = sqlx::query(
@@ -263,6 +274,15 @@ pub async fn settle(pool: &PgPool, slot: &OpenSlot, outcome: Outcome, event: Eve
         return Ok(false);
     }
     if let Some((org_id, agent_id, intent)) = spend {
+        let raised = raise_spends(&mut tx, intent, agent_id, aftermath).await?;
+        if !raised.is_empty() || !aftermath.broken.is_empty() {
+            let resource = audit::Resource::new("transaction", intent);
+            let event = audit::Event::by_system(org_id, "transaction.exceeded", resource)
+                .with("agent_id", agent_id.to_string())
+                .with("broke", aftermath.broken.clone())
+                .with("counted", raised);
+            audit::record(&mut tx, event).await?;
+        }
         settle_spend(&mut tx, intent, outcome.releases_value()).await?;
         let event = audit::Event::by_system(org_id, "transaction.final", audit::Resource::new("transaction", intent))
             .with("outcome", outcome.as_str())
@@ -273,40 +293,6 @@ pub async fn settle(pool: &PgPool, slot: &OpenSlot, outcome: Outcome, event: Eve
     }
     tx.commit().await?;
     Ok(true)
-}
-
-async fn lock_spend_window(
-    conn: &mut PgConnection,
-    intent: IntentId,
-) -> Result<Option<(OrgId, AgentId, IntentId)>, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT i.org_id, i.agent_id FROM intents i
-         JOIN spending_windows w ON w.agent_id = i.agent_id AND w.spend_group = i.spend_group
-         WHERE i.id = $1 FOR UPDATE OF w",
-    )
-    .bind(intent)
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| Ok((row.try_get("org_id")?, row.try_get("agent_id")?, intent))).transpose()
-}
-
-/// A value leaves the sum exactly once: it becomes 0 here with the sum, or its entry ages out, both under the window's lock. The fee
-/// stays until it ages out: the no-op that closed the nonce was paid for.
-async fn settle_spend(conn: &mut PgConnection, intent: IntentId, release_value: bool) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "WITH entry AS (
-             SELECT agent_id, spend_group, value_wei FROM spends WHERE intent_id = $1 AND counted AND $2
-         ), settled AS (
-             UPDATE spends SET settled = true, value_wei = CASE WHEN $2 THEN 0 ELSE value_wei END WHERE intent_id = $1
-         )
-         UPDATE spending_windows w SET value_sum_wei = value_sum_wei - entry.value_wei
-         FROM entry WHERE w.agent_id = entry.agent_id AND w.spend_group = entry.spend_group",
-    )
-    .bind(intent)
-    .bind(release_value)
-    .execute(conn)
-    .await?;
-    Ok(())
 }
 
 /// Locks a slot that is to be closed with a no-op; false when it is not open any more. Whether it has one already is asked in a

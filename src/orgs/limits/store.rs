@@ -129,7 +129,10 @@ pub async fn count(conn: &mut PgConnection, org_id: OrgId, kind: Kind, enough: i
         Kind::Agents => {
             "SELECT count(*) FROM (SELECT 1 FROM agents WHERE org_id = $1 AND deleted_at IS NULL LIMIT $2) AS counted"
         }
-        Kind::Policies => "SELECT count(*) FROM (SELECT 1 FROM policies WHERE org_id = $1 LIMIT $2) AS counted",
+        Kind::Policies => {
+            "SELECT count(*) FROM (SELECT 1 FROM policies p JOIN vaults v ON v.id = p.vault_id AND v.deleted_at IS NULL
+                                   WHERE p.org_id = $1 LIMIT $2) AS counted"
+        }
         Kind::Members => {
             "SELECT count(*) FROM (SELECT 1 FROM users WHERE org_id = $1 AND is_active LIMIT $2) AS counted"
         }

@@ -172,6 +172,9 @@ pub fn define(request: &Request) -> Result<Definition, Fault> {
         sign_only_ttl_s: number("sign_only_ttl_s", request.sign_only_ttl_s)?,
         block_time_ms: number("block_time_ms", request.block_time_ms)?,
         rpc_deadline_ms: request.rpc_deadline_ms.unwrap_or(5_000),
+        // What a unit is worth is for chains.toml to say.
+        usd_per_unit: None,
+        usd_feed: None,
         rpc_url: None,
     };
     check(spec)

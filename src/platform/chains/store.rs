@@ -172,6 +172,9 @@ impl Columns {
             sign_only_ttl_s: number(self.sign_only_ttl_s)?,
             block_time_ms: number(self.block_time_ms)?,
             rpc_deadline_ms: number(self.rpc_deadline_ms)?,
+            // What a unit is worth is for chains.toml to say.
+            usd_per_unit: None,
+            usd_feed: None,
             rpc_url: None,
         }))
     }

@@ -32,8 +32,15 @@ pub fn routes() -> Routes {
 
 /// The vault is of the principal's organisation, and the principal manages that.
 async fn admit(app: &App, principal: &Principal, id: VaultId) -> Result<(), Problem> {
-    vault(app, principal, id).await?;
-    require(app, principal, Action::CmekManage, Resource::new("vault", id)).await
+    let vault = vault(app, principal, id).await?;
+    require(app, principal, Action::CmekManage, Resource::new("vault", id)).await?;
+    if vault.is_reserved() {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "the keys in this vault are the daemon's own: no client encrypts them",
+        ));
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]

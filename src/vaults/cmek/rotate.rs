@@ -33,7 +33,7 @@ enum Failure {
     Deleted,
     #[error(
         "{count} value(s) are not encrypted under the old key nor the new one, the first of them {path} version {version}: \
-         store, disable or delete them, then ask for it again with the same keys"
+         disable those versions, then ask for it again with the same keys"
     )]
     Unopened { count: usize, path: String, version: i32 },
     #[error(

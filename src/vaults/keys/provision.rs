@@ -3,6 +3,7 @@
 //! They are secrets like others, at `agents/{id}/chains/ethereum/private_key` in the organisation's reserved vault, without a value:
 //! there is nothing to read, for anybody.
 
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -243,23 +244,37 @@ async fn write(
 /// # Errors
 /// [`ProvisionError`].
 pub async fn deactivate(app: &App, principal: &Principal, agent: AgentId) -> Result<(), ProvisionError> {
-    let path = path(agent)?;
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
     agents::store::get(&mut tx, principal.org_id, agent).await?.ok_or(ProvisionError::NoAgent)?;
-    let key = store::provisioned(&mut tx, principal.org_id, agent).await?.ok_or(ProvisionError::NoKey)?;
-    let vault = vaults::store::get_for_share(&mut tx, principal.org_id, key.vault_id).await?;
-    let vault = vault.ok_or(ProvisionError::NoKey)?;
-    let granted =
-        access::authorise_agents_key(&vault, &path, principal.actor, Permission::Delete).map_err(AccessError::from)?;
-    if !secrets::store::delete(&mut tx, &granted, key.secret_id).await? {
+    if !end(&mut tx, principal, agent).await? {
         return Err(ProvisionError::NoKey);
     }
-    store::supersede(&mut tx, key.secret_id).await?;
+    tx.commit().await.map_err(DbError::from)?;
+    Ok(())
+}
+
+/// As [`deactivate`], in the caller's transaction: an agent that is deleted takes its key along. `false`: it has none.
+///
+/// Locks the vault (shared), the secret, its keys.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub async fn end(conn: &mut PgConnection, principal: &Principal, agent: AgentId) -> Result<bool, ProvisionError> {
+    let path = path(agent)?;
+    let Some(key) = store::provisioned(conn, principal.org_id, agent).await? else { return Ok(false) };
+    let Some(vault) = vaults::store::get_for_share(conn, principal.org_id, key.vault_id).await? else {
+        return Ok(false);
+    };
+    let granted =
+        access::authorise_agents_key(&vault, &path, principal.actor, Permission::Delete).map_err(AccessError::from)?;
+    if !secrets::store::delete(conn, &granted, key.secret_id).await? {
+        return Ok(false);
+    }
+    store::supersede(conn, key.secret_id).await?;
     let event = Event::by(principal, "signing_key.deactivate", Resource::new("signing_key", key.id))
         .with("agent_id", agent.to_string())
         .with("chain", CHAIN)
         .with("address", key.address.to_string());
-    audit::record(&mut tx, event).await?;
-    tx.commit().await.map_err(DbError::from)?;
-    Ok(())
+    audit::record(conn, event).await?;
+    Ok(true)
 }

@@ -188,6 +188,7 @@ async fn create(
         expires_at: None,
         created_by: principal.actor.uuid(),
         created_by_type: principal.actor.kind().to_owned(),
+        opens_signing: principal.manages(),
         created_at: crate::clock::now(),
     };
     request.apply(&mut policy)?;
@@ -212,15 +213,18 @@ async fn create(
     Ok((StatusCode::CREATED, Json(render(&policy))))
 }
 
-/// An agent grants on its own vault what it reaches itself, and no signing keys: those are opened by humans.
+/// Signing keys are opened by managers. An agent grants on its own vault what it reaches itself.
 async fn require_own_reach(app: &App, principal: &Principal, vault: &Vault, pattern: &Glob) -> Result<(), Problem> {
-    if principal.user_id().is_some() {
+    if principal.manages() {
         return Ok(());
     }
     let resource = Resource::new("vault", vault.id);
     if is_for_signing_keys(pattern) {
-        let reason = "Insufficient permissions: only humans grant access to signing keys";
+        let reason = "Insufficient permissions: only owners and admins grant access to signing keys";
         return Err(deny(app, principal, "policy.create", resource, reason).await?);
+    }
+    if principal.user_id().is_some() {
+        return Ok(());
     }
     let mut conn = app.db.acquire().await?;
     let grants = access::store::grants(&mut conn, principal, vault, Lock::None).await?;

@@ -34,6 +34,8 @@ pub struct Policy {
     pub created_by: Uuid,
     /// `user` or `agent`.
     pub created_by_type: String,
+    /// Whether it opens signing keys: only those of managers do.
+    pub opens_signing: bool,
     /// Since when.
     pub created_at: OffsetDateTime,
 }
@@ -42,7 +44,7 @@ macro_rules! select {
     ($tail:literal) => {
         concat!(
             "SELECT id, vault_id, secret_path_pattern, principal_type, principal_id, permissions, conditions, expires_at,
-                    created_by, created_by_type, created_at FROM policies ",
+                    created_by, created_by_type, opens_signing, created_at FROM policies ",
             $tail
         )
     };
@@ -68,8 +70,8 @@ pub async fn principal_exists(conn: &mut PgConnection, org_id: OrgId, actor: Act
 pub async fn insert(conn: &mut PgConnection, org_id: OrgId, policy: &Policy) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO policies (id, org_id, vault_id, secret_path_pattern, principal_type, principal_id, permissions, conditions,
-                               expires_at, created_by, created_by_type, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                               expires_at, created_by, created_by_type, created_at, opens_signing)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(policy.id)
     .bind(org_id)
@@ -83,6 +85,7 @@ pub async fn insert(conn: &mut PgConnection, org_id: OrgId, policy: &Policy) -> 
     .bind(policy.created_by)
     .bind(&policy.created_by_type)
     .bind(policy.created_at)
+    .bind(policy.opens_signing)
     .execute(conn)
     .await?;
     Ok(())

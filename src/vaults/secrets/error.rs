@@ -63,6 +63,9 @@ pub enum SecretError {
     /// The stored value is not what was sealed.
     #[error("the stored value is not text")]
     NotText,
+    /// A key, which the daemon never hands to a service.
+    #[error("the secret is a key, and keys are not used as access keys of services")]
+    IsKey,
     /// The HSM did not do it.
     #[error(transparent)]
     Hsm(#[from] HsmError),

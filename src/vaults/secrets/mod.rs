@@ -3,6 +3,7 @@
 //! Storing makes the next version; the newest `vaults.kept_versions` of them keep their values. Each version keeps the limits it was
 //! stored with. Deleting a secret closes all of its versions and ends the signing of its key; a manager can restore it.
 
+mod daemon;
 mod error;
 pub mod generate;
 pub mod http;
@@ -11,6 +12,8 @@ mod own;
 pub mod rules;
 pub mod store;
 pub mod versions;
+
+pub use daemon::{open_for_daemon, usable_by_daemon};
 
 use serde_json::Value;
 use sqlx::PgConnection;

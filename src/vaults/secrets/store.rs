@@ -44,6 +44,8 @@ pub struct Head {
     pub version: i32,
     /// Whether any version was a key.
     pub was_key_type: bool,
+    /// Whether it was deleted.
+    pub deleted: bool,
 }
 
 /// What was stored.
@@ -134,7 +136,7 @@ pub async fn head(
     path: &SecretPath,
 ) -> Result<Option<Head>, DbError> {
     let head = sqlx::query_as(
-        "SELECT id, version, was_key_type FROM secrets WHERE vault_id = $1 AND path = $2 AND org_id = $3",
+        "SELECT id, version, was_key_type, deleted_at IS NOT NULL AS deleted FROM secrets WHERE vault_id = $1 AND path = $2 AND org_id = $3",
     )
     .bind(vault_id)
     .bind(path.as_str())
@@ -172,6 +174,10 @@ pub async fn write(
     version: &NewVersion<'_>,
 ) -> Result<Option<Stored>, DbError> {
     let Some(stored) = write_head(conn, granted, version).await? else { return Ok(None) };
+    if version.head.is_some_and(|head| head.deleted) {
+        // Storing is no way around restoring, which only managers may: what was deleted stays closed.
+        versions::close_before(conn, stored.id, stored.version).await?;
+    }
     keys::store::supersede(conn, stored.id).await?;
     if let Some(key) = version.key {
         keys::store::insert(conn, granted.vault_id(), stored.id, key).await?;
@@ -221,11 +227,11 @@ async fn write_head(
             head.id,
             "UPDATE secrets SET version = $5, type = $6, metadata = $7, rotation_policy = $8, expires_at = $9,
                     was_key_type = was_key_type OR $10, deleted_at = NULL, updated_at = now()
-             WHERE id = $1 AND org_id = $2 AND vault_id = $3 AND path = $4 AND version = $5 - 1
+             WHERE id = $1 AND org_id = $2 AND vault_id = $3 AND path = $4 AND version = $5 - 1 AND (deleted_at IS NOT NULL) = $11
              RETURNING id, path, type, version, metadata, expires_at, updated_at AS stored_at",
         ),
     };
-    let stored = sqlx::query_as(sql)
+    let query = sqlx::query_as(sql)
         .bind(id)
         .bind(granted.org_id())
         .bind(granted.vault_id())
@@ -235,10 +241,13 @@ async fn write_head(
         .bind(Json(&new.metadata))
         .bind(new.rotation_policy.as_ref().map(Json))
         .bind(new.expires_at)
-        .bind(new.kind.is_key())
-        .fetch_optional(conn)
-        .await?;
-    Ok(stored)
+        .bind(new.kind.is_key());
+    let query = match version.head {
+        None => query,
+        // Deleted or restored meanwhile: it is prepared again.
+        Some(head) => query.bind(head.deleted),
+    };
+    Ok(query.fetch_optional(conn).await?)
 }
 
 #[derive(FromRow)]

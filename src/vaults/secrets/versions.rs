@@ -114,7 +114,12 @@ pub async fn rotate(
         rules::may_replace(intents, path, current.as_ref().map(|current| current.was_key_type))?;
         let current = current.ok_or(SecretError::NotFound)?;
         let new = successor(app, vault, &current, rotation).await?;
-        let head = Head { id: current.id, version: current.version, was_key_type: current.was_key_type };
+        let head = Head {
+            id: current.id,
+            version: current.version,
+            was_key_type: current.was_key_type,
+            deleted: current.deleted,
+        };
         let to = Next { principal, vault, path, head: Some(&head), action: "secret.rotate" };
         if let Some(stored) = store_next(app, &to, &new).await? {
             return Ok(stored);

@@ -84,6 +84,18 @@ async fn an_agent_has_keys_of_its_own_from_the_start_and_reads_them_by_policy_al
             client.post("/v1/vaults", &json!({ "name": name })).await.refused(400);
         }
     }
+    // What is done with other secrets is not done with these.
+    let cmek = json!({"fingerprint": "ab".repeat(32)});
+    stack.owner.post(&format!("/v1/vaults/{vault}/cmek"), &cmek).await.refused(409);
+    let restore = format!("/v1/vaults/{vault}/secret-restore/agents/{id}/ssh/private_key");
+    stack.owner.post(&restore, &json!({})).await.refused(403);
+    stack.owner.post(&restore.replace("restore", "rotate"), &json!({})).await.refused(403);
+    let secret = stack.owner.get(&own).await.expect(200)["id"].as_str().unwrap().to_owned();
+    let tomorrow = intentd::clock::rfc3339(intentd::clock::now() + time::Duration::days(1));
+    let link = json!({"recipient_type": "anyone_with_link", "expires_at": tomorrow});
+    for client in [&agent, &stack.owner] {
+        client.post(&format!("/v1/secrets/{secret}/share"), &link).await.refused(403);
+    }
     // An agent that sends intents reads no keys, these neither.
     stack.owner.patch(&format!("/v1/agents/{id}"), &json!({"intents_api_enabled": true})).await.expect(200);
     agent.get(&own).await.refused(403);

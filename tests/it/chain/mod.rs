@@ -1,6 +1,6 @@
 //! Chains, their nodes, and what is encoded for them.
 
-mod contracts;
+pub mod contracts;
 mod registry;
 mod rpc;
 mod send;

@@ -66,7 +66,7 @@ fn every_fault_names_its_chain_and_key() {
         ("https://polygonscan.com", "ftp://polygonscan.com", "chain \"polygon\": explorer_url:"),
         ("kind = \"op\"", "kind = \"plasma\"", "plasma"),
         ("kind = \"op\"", "kind = \"op\"\nl1_fee = true", "l1_fee"),
-        ("chain_id = 8453", "chain_id = -1", "line 30"),
+        ("chain_id = 8453", "chain_id = -1", "line 32"),
         ("chain_id = 8453", "", "missing field `chain_id`"),
     ];
     for (from, to, expected) in table {

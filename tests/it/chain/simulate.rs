@@ -5,13 +5,26 @@ use std::sync::Arc;
 use alloy::primitives::{Address, Bytes, U256};
 use intentd::chain::{Chain, ChainId, ChainUnavailable, Fees, RpcError, SendOutcome, UnsignedTx};
 use intentd::money::Wei;
-use intentd::simulate::{Method, SimulateError, Simulation, SimulationStatus, simulate, simulate_bundle};
+use intentd::simulate::{self, Backend, Method, SimulateError, Simulation, SimulationStatus, Trial};
 use serde_json::{Value, json};
 
 use super::contracts;
 use super::tx::sign;
 use crate::harness::anvil::{Anvil, AnvilOptions, OTHER, RICH};
 use crate::harness::rpc_proxy::{Act, RpcProxy};
+
+async fn simulate(chain: &Chain, prior: &[UnsignedTx], tx: &UnsignedTx) -> Result<Simulation, SimulateError> {
+    simulate::simulate(&Backend::Node, chain, prior, tx).await
+}
+
+async fn simulate_bundle(
+    chain: &Chain,
+    prior: &[UnsignedTx],
+    txs: &[UnsignedTx],
+) -> Result<Vec<Simulation>, SimulateError> {
+    let trials: Vec<Trial> = txs.iter().map(|tx| Trial { tx: tx.clone(), paid: true }).collect();
+    simulate::simulate_bundle(&Backend::Node, chain, prior, &trials).await
+}
 
 const CONTRACT: Address = Address::repeat_byte(0xc0);
 const EMPTY: Address = Address::repeat_byte(0x11);
@@ -246,24 +259,68 @@ async fn sixteen_may_go_first_each_with_a_blocks_worth_of_gas() {
 }
 
 #[tokio::test]
-async fn without_simulate_v1_nothing_is_simulated_after_unmined_transactions() {
+async fn without_simulate_v1_the_tracer_carries_the_state_over_and_without_both_nothing_is_simulated_after_others() {
+    let nodes = Nodes::before(Anvil::with(&AnvilOptions { no_mining: true, ..AnvilOptions::default() }));
+    with_token(&nodes, 100).await;
+    let send = |amount| tx(CONTRACT, 0, &contracts::transfer_call(OTHER, amount));
+    for (method, chain) in &nodes.chains[..2] {
+        let good = simulate(chain, &[send(60)], &send(40)).await.unwrap();
+        assert_eq!((good.method, good.status, good.effects_are_complete()), (*method, SimulationStatus::Success, true));
+        assert_eq!(changes(&good)[1], row(RICH, "USDX", "0.00004", "0", "-0.00004"));
+        let too_much = simulate(chain, &[send(60)], &send(41)).await.unwrap();
+        assert_eq!(too_much.revert_reason.as_deref(), Some("not enough"));
+        let after_a_failure = simulate(chain, &[send(101), send(60)], &send(40)).await.unwrap();
+        assert_eq!(after_a_failure.status, SimulationStatus::Success);
+    }
+    let error = simulate(&nodes.chains[2].1, &[send(1)], &send(1)).await.unwrap_err();
+    assert_eq!(error, SimulateError::UnminedNotSupported { chain: "anvil".to_owned(), count: 1 });
+    // A tracer that ignores what it is told of the state is not used for that.
+    nodes.proxies[1].on(
+        "debug_traceCall",
+        Act::edit(|request, mut result: Value| {
+            if request["params"][2]["tracer"] == "callTracer" {
+                result["output"] = json!("0x");
+            }
+            result
+        }),
+    );
+    let fresh = nodes.anvil.chain_at("anvil", &nodes.proxies[1].url());
+    let error = simulate(&fresh, &[send(60)], &send(40)).await.unwrap_err();
+    assert!(matches!(error, SimulateError::UnminedNotSupported { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_bundle_sees_what_went_before_in_it_and_stops_at_the_first_failure() {
     let nodes = Nodes::start();
-    for (method, chain) in &nodes.chains[1..] {
-        let error = simulate(chain, &[tx(EMPTY, 1, &[])], &tx(EMPTY, 1, &[])).await.unwrap_err();
-        assert_eq!(error, SimulateError::UnminedNotSupported { chain: "anvil".to_owned(), count: 1 }, "{method:?}");
+    with_token(&nodes, 100).await;
+    let send = |amount| tx(CONTRACT, 0, &contracts::transfer_call(OTHER, amount));
+    for (_, chain) in &nodes.chains[..2] {
+        let simulations = simulate_bundle(chain, &[], &[send(70), send(40), send(30)]).await.unwrap();
+        let statuses: Vec<_> = simulations.iter().map(|simulation| simulation.status).collect();
+        assert_eq!(statuses, [SimulationStatus::Success, SimulationStatus::Reverted]);
+        let simulations = simulate_bundle(chain, &[], &[send(70), send(20), send(10)]).await.unwrap();
+        assert_eq!(changes(&simulations[2])[1], row(RICH, "USDX", "0.00001", "0", "-0.00001"));
+        // Which one cannot start is found, though the node does not say.
+        let poor = UnsignedTx { from: EMPTY, ..tx(OTHER, 1, &[]) };
+        for place in [0, 2, 3] {
+            let mut bundle = vec![send(1), send(1), send(1)];
+            bundle.insert(place, poor.clone());
+            let simulations = simulate_bundle(chain, &[], &bundle).await.unwrap();
+            assert_eq!(simulations.len(), place + 1);
+            assert_eq!(simulations[place].error_code, Some("insufficient_funds"));
+            assert!(simulations[..place].iter().all(|one| one.status == SimulationStatus::Success));
+        }
     }
 }
 
 #[tokio::test]
-async fn a_bundle_sees_what_went_before_in_it() {
+async fn a_contract_cannot_tell_a_simulation_by_its_gas_price() {
     let nodes = Nodes::start();
-    with_token(&nodes, 100).await;
-    let send = |amount| tx(CONTRACT, 0, &contracts::transfer_call(OTHER, amount));
-    let bundle = [send(70), send(40), send(30)];
-    let simulations = simulate_bundle(&nodes.chains[0].1, &[], &bundle).await.unwrap();
-    let statuses: Vec<_> = simulations.iter().map(|simulation| simulation.status).collect();
-    assert_eq!(statuses, [SimulationStatus::Success, SimulationStatus::Reverted, SimulationStatus::Success]);
-    assert_eq!(changes(&simulations[2])[1], row(RICH, "USDX", "0.00003", "0", "-0.00003"));
+    // GASPRICE, PUSH0, MSTORE, PUSH1 32, PUSH0, RETURN.
+    nodes.anvil.set_code(CONTRACT, &[0x3a, 0x5f, 0x52, 0x60, 0x20, 0x5f, 0xf3]).await;
+    for simulation in nodes.simulate(&tx(CONTRACT, 0, &[])).await {
+        assert_eq!(U256::from_be_slice(&simulation.output), U256::from(2_000_000_000), "{:?}", simulation.method);
+    }
 }
 
 #[tokio::test]

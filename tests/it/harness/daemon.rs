@@ -19,21 +19,36 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `command` (the binary and its environment) and waits until it serves. Panics with the end of its log otherwise.
     pub async fn start(command: Command, folder: &Path, name: &str) -> Self {
-        match Self::try_start(command, folder, name).await {
+        Self::start_as("serve", command, folder, name).await
+    }
+
+    /// As [`Daemon::start`], by another subcommand that serves.
+    pub async fn start_as(subcommand: &str, command: Command, folder: &Path, name: &str) -> Self {
+        match Self::try_start_as(subcommand, command, folder, name).await {
             Ok(daemon) => daemon,
             Err((status, log)) => panic!("{name} ended with {status} before it served:\n{log}"),
         }
     }
 
     /// As [`Daemon::start`]; a daemon that ends is its status and log.
-    pub async fn try_start(mut command: Command, folder: &Path, name: &str) -> Result<Self, (ExitStatus, String)> {
+    pub async fn try_start(command: Command, folder: &Path, name: &str) -> Result<Self, (ExitStatus, String)> {
+        Self::try_start_as("serve", command, folder, name).await
+    }
+
+    pub async fn try_start_as(
+        subcommand: &str,
+        mut command: Command,
+        folder: &Path,
+        name: &str,
+    ) -> Result<Self, (ExitStatus, String)> {
         let log = folder.join(format!("{name}.log"));
         let ready = folder.join(format!("{name}.ready"));
         let _ = std::fs::remove_file(&ready);
         let out = File::options().create(true).append(true).open(&log).unwrap();
         command
-            .arg("serve")
+            .arg(subcommand)
             .env("INTENTD_LISTEN", "127.0.0.1:0")
+            .env("INTENTD_SIMULATOR_LISTEN", "127.0.0.1:0")
             .env("INTENTD_READY_FILE", &ready)
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())

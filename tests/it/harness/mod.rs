@@ -3,6 +3,7 @@
 
 pub mod anvil;
 pub mod client;
+pub mod contracts;
 pub mod daemon;
 pub mod freeze;
 pub mod hsm;
@@ -12,6 +13,7 @@ pub mod people;
 pub mod pg_proxy;
 pub mod rpc_proxy;
 pub mod shim;
+pub mod simulator;
 pub mod smtp;
 pub mod stack;
 pub mod tls;

@@ -40,6 +40,8 @@ pub struct Options {
     /// Blocks, the transaction's own included, before it is final.
     pub confirmations: u64,
     pub sign_only_ttl_s: u64,
+    /// Further lines of every chain's table.
+    pub chain_toml: &'static str,
     /// Spend groups by chain, where it is not `eth`.
     pub spend_groups: BTreeMap<&'static str, &'static str>,
 }
@@ -56,6 +58,7 @@ impl Default for Options {
             anvil: |_, _| {},
             confirmations: 1,
             sign_only_ttl_s: 900,
+            chain_toml: "",
             spend_groups: BTreeMap::new(),
         }
     }
@@ -172,15 +175,10 @@ impl Stack {
         if self.options.chains.is_empty() {
             return "chain = []\n".to_owned();
         }
+        let Options { confirmations, sign_only_ttl_s, chain_toml: further, spend_groups, .. } = &self.options;
         let one = |name: &str, chain_id: u64| {
-            format!(
-                "[[chain]]\nname = \"{name}\"\ndisplay_name = \"{name}\"\nchain_id = {chain_id}\nkind = \"ethereum\"\n\
-                 spend_group = \"{}\"\nnative_currency = \"ETH\"\nis_testnet = true\nmax_fee_per_gas_ceiling_wei = 500_000_000_000\n\
-                 max_gas_limit = 16_777_216\nconfirmations = {}\nsign_only_ttl_s = {}\nblock_time_ms = 500\n\n",
-                self.options.spend_groups.get(name).unwrap_or(&"eth"),
-                self.options.confirmations,
-                self.options.sign_only_ttl_s
-            )
+            let group = spend_groups.get(name).unwrap_or(&"eth");
+            chain_toml(name, chain_id, group, *confirmations, *sign_only_ttl_s, further)
         };
         self.options.chains.iter().map(|(name, id)| one(name, *id)).collect()
     }
@@ -226,6 +224,14 @@ impl Stack {
         Agent { id, api_key, signer, client }
     }
 
+    /// The vault that [`Stack::agent`] put the agent's keys into.
+    pub async fn vault_of(&self, agent: &Agent) -> String {
+        let all = self.owner.get("/v1/vaults").await.expect(200);
+        let name = format!("keys of {}", agent.id);
+        let vault = all["vaults"].as_array().unwrap().iter().find(|vault| vault["name"] == name.as_str());
+        text(vault.unwrap(), "id")
+    }
+
     pub async fn guardrails(&self, agent: &Agent, change: Value) -> Value {
         self.owner.patch(&format!("/v1/agents/{}", agent.id), &change).await.expect(200)
     }
@@ -266,7 +272,24 @@ impl Stack {
     }
 }
 
+/// One chain's table.
+pub fn chain_toml(name: &str, chain_id: u64, group: &str, confirmations: u64, ttl_s: u64, further: &str) -> String {
+    format!(
+        "[[chain]]\nname = \"{name}\"\ndisplay_name = \"{name}\"\nchain_id = {chain_id}\nkind = \"ethereum\"\n\
+         spend_group = \"{group}\"\nnative_currency = \"ETH\"\nis_testnet = true\nmax_fee_per_gas_ceiling_wei = 500_000_000_000\n\
+         max_gas_limit = 16_777_216\nconfirmations = {confirmations}\nsign_only_ttl_s = {ttl_s}\nblock_time_ms = 500\n{further}\n\n"
+    )
+}
+
 impl Agent {
+    pub async fn simulate(&self, body: Value) -> Reply {
+        self.client.post(&format!("{}/simulate", self.path()), &body).await
+    }
+
+    pub async fn simulate_bundle(&self, transactions: Vec<Value>) -> Reply {
+        self.client.post(&format!("{}/simulate-bundle", self.path()), &json!({ "transactions": transactions })).await
+    }
+
     pub fn path(&self) -> String {
         format!("/v1/agents/{}/transactions", self.id)
     }

@@ -3,6 +3,7 @@
 mod chains;
 mod concurrency;
 mod crash;
+mod effects;
 mod idempotency;
 mod invariants;
 mod lying_node;

@@ -23,6 +23,8 @@ async fn a_letter_is_not_lost_by_a_crash_or_a_server_that_will_not_and_is_sealed
     let wanted = json!({"email": "ada@example.com", "password": PASSWORD});
     nobody(&stack).post("/v1/auth/signup", &wanted).await.expect(200);
     until(Duration::from_secs(20), "the server has refused", async || smtp.refused() > 0).await;
+    let said = async || stack.daemons[0].log_text().contains("a letter was not sent");
+    until(Duration::from_secs(20), "the daemon says so", said).await;
     stack.daemons[0].kill();
     assert_eq!(stack.count("SELECT count(*) FROM mail_outbox").await, 1, "it waits");
 

@@ -132,8 +132,8 @@ async fn what_a_client_encrypted_comes_back_as_it_was_and_says_so() {
 async fn nothing_is_signed_with_a_key_that_only_its_client_can_decrypt() {
     let stack = Stack::start().await;
     let agent = stack.agent(json!({})).await;
-    let vaults = stack.owner.get("/v1/vaults").await.expect(200);
-    let vault = vaults["vaults"][0]["id"].as_str().unwrap();
+    let vault = stack.vault_of(&agent).await;
+    let vault = vault.as_str();
     let key = Customer::new();
     enable(&stack.owner, vault, &key).await.expect(200);
     // The key that is in the HSM is not the client's to encrypt.

@@ -258,3 +258,37 @@ async fn a_key_its_blob_and_its_address_are_kept_together_or_not_at_all() {
     assert_eq!(kept["version"], 1);
     assert_eq!(stack.count("SELECT count(*) FROM signing_keys WHERE state = 'active'").await, 1);
 }
+
+#[tokio::test]
+async fn threat_21_a_member_puts_no_key_before_an_agent() {
+    let stack = Stack::start().await;
+    let agent = stack.agent(json!({})).await;
+    let member = stack.human(&stack.org_id, "member").await.client;
+    let made = member.post("/v1/vaults", &json!({"name": "a member's"})).await.expect(201);
+    let vault = format!("/v1/vaults/{}", made["id"].as_str().unwrap());
+    member.put(&format!("{vault}/secrets/keys/base-signer"), &key(&fresh_scalar())).await.expect(201);
+    let grant = |pattern: &str| json!({"secret_path_pattern": pattern, "principal_type": "agent", "principal_id": agent.id, "permissions": ["read"]});
+    member.post(&format!("{vault}/policies"), &grant("keys/*")).await.refused(403);
+    let policy = member.post(&format!("{vault}/policies"), &grant("**")).await.expect(201);
+    member.put(&format!("{vault}/secrets/a"), &json!({"value": "v"})).await.expect(201);
+    assert_eq!(agent.client.get(&format!("{vault}/secrets/a")).await.expect(200)["value"], "v");
+    // Nothing is ambiguous, and the signature is by the key that a manager gave.
+    assert_eq!(agent.sign(pay("0.001")).await.expect(200)["from"], json!(agent.signer.to_string()));
+    // Also when a manager looks after the policy: whose it is stays.
+    let change = json!({"permissions": ["read", "write"]});
+    let path = format!("{vault}/policies/{}", policy["id"].as_str().unwrap());
+    stack.owner.put(&path, &change).await.expect(200);
+    agent.sign(pay("0.001")).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_deleted_takes_its_own_key_along() {
+    let stack = Stack::start().await;
+    let made = stack.owner.post("/v1/agents", &json!({"name": "k", "intents_api_enabled": true})).await.expect(201);
+    let id = made["agent"]["id"].as_str().unwrap();
+    stack.owner.post(&format!("/v1/agents/{id}/signing-keys"), &json!({"chain": "ethereum"})).await.expect(201);
+    let active = "SELECT count(*) FROM signing_keys WHERE state = 'active'";
+    assert_eq!(stack.count(active).await, 1);
+    stack.owner.delete(&format!("/v1/agents/{id}")).await.expect(204);
+    assert_eq!(stack.count(active).await, 0);
+}

@@ -42,17 +42,39 @@ async fn a_manager_restores_what_was_deleted_as_it_was() {
     let no_key = json!({"reactivate_signing_key": true});
     stack.owner.post(&restore, &no_key).await.refused(409);
     stack.owner.get(&path).await.refused(410);
-    assert_eq!(stack.count("SELECT count(*) FROM secrets WHERE deleted_at IS NULL").await, 0, "nothing was restored");
+    assert_eq!(
+        stack.count("SELECT count(*) FROM secrets WHERE deleted_at IS NULL AND path NOT LIKE 'agents/%'").await,
+        0,
+        "nothing was restored"
+    );
     let row = stack.owner.get("/v1/audit/events?action=secret.restore").await.expect(200);
     assert_eq!((&row["count"], &row["events"][0]["details"]["path"]), (&json!(1), &json!("api/x")));
+}
+
+#[tokio::test]
+async fn storing_anew_is_no_way_around_restoring() {
+    let stack = super::stack(1, &[]).await;
+    let vault = vault(&stack).await;
+    let path = at(&vault, "secrets", "api/x");
+    let version = |n: u32| format!("{}/{n}", at(&vault, "secret-version", "api%2Fx"));
+    for value in ["v1", "v2"] {
+        stack.owner.put(&path, &json!({ "value": value })).await.expect(201);
+    }
+    assert_eq!(stack.owner.get(&version(1)).await.expect(200)["value"], "v1");
+    stack.owner.delete(&path).await.expect(204);
+    assert_eq!(stack.owner.put(&path, &json!({"value": "v3"})).await.expect(201)["version"], 3);
+    assert_eq!(stack.owner.get(&path).await.expect(200)["value"], "v3");
+    for deleted in [1, 2] {
+        stack.owner.get(&version(deleted)).await.refused(410);
+    }
 }
 
 #[tokio::test]
 async fn a_restored_signing_key_signs_only_when_that_was_said() {
     let stack = Stack::start().await;
     let agent = stack.agent(json!({})).await;
-    let vaults = stack.owner.get("/v1/vaults").await.expect(200);
-    let vault = vaults["vaults"][0]["id"].as_str().unwrap();
+    let vault = stack.vault_of(&agent).await;
+    let vault = vault.as_str();
     let (path, restore) = (at(vault, "secrets", "keys/base-signer"), at(vault, "secret-restore", "keys/base-signer"));
     agent.sign(pay("0.001")).await.expect(200);
     stack.owner.delete(&path).await.expect(204);
@@ -77,7 +99,10 @@ async fn a_restored_signing_key_signs_only_when_that_was_said() {
 
     // One that the HSM has forgotten does not come back, and nothing else does with it.
     stack.owner.delete(&path).await.expect(204);
-    stack.sql("UPDATE signing_keys SET state = 'destroyed'").await;
+    let forgotten =
+        "UPDATE signing_keys SET state = 'destroyed', destroyed_at = now(), mac = NULL, mac_kek_id = NULL, blob = NULL,
+                            mechanism = NULL, kek_id = NULL, cka_id = NULL";
+    stack.sql(forgotten).await;
     stack.owner.post(&restore, &json!({"reactivate_signing_key": true})).await.refused(409);
     stack.owner.get(&path).await.refused(410);
     stack.owner.post(&restore, &json!({})).await.expect(200);

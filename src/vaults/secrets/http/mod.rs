@@ -243,6 +243,7 @@ impl From<SecretError> for Problem {
             SecretError::ClientEncrypted => Self::unprocessable(text),
             SecretError::Contended => Self::unavailable(text, 1),
             SecretError::NotText => Self::internal(&error),
+            SecretError::IsKey => Self::unprocessable(text),
             SecretError::Hsm(error) => error.into(),
             SecretError::Db(error) => error.into(),
         }

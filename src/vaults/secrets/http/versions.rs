@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::body::{RestoreSecret, RotateSecret};
 use super::{explain, path_of, raw_path, render, render_opened};
-use crate::access::http::{Ids, require};
-use crate::access::{Action, Principal, SecretPath};
+use crate::access::http::{Ids, deny, require};
+use crate::access::{Action, Denial, Principal, SecretPath};
 use crate::app::App;
 use crate::audit::Resource;
 use crate::clock::rfc3339;
@@ -174,6 +174,10 @@ async fn restore(
     let path = path_of(&uri)?;
     let vault = vault(&app, &principal, vault_id).await?;
     require(&app, &principal, Action::SecretRestore, Resource::new("secret", format!("{vault_id}/{path}"))).await?;
+    if vault.is_reserved() {
+        let resource = Resource::new("secret", format!("{vault_id}/{path}"));
+        return Err(deny(&app, &principal, "secret.restore", resource, Denial::Reserved).await?);
+    }
     let reactivate = request.reactivate_signing_key == Some(true);
     match versions::restore(&app, &principal, &vault, &path, reactivate).await {
         Ok(stored) => Ok(Json(render(&stored))),

@@ -132,6 +132,21 @@ pub async fn disable(
     Ok(done.rows_affected() == 1)
 }
 
+/// Ends the reading of every version before this one.
+///
+/// # Errors
+/// As any statement.
+pub async fn close_before(conn: &mut PgConnection, id: SecretId, version: i32) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE secret_versions SET disabled_at = now() WHERE secret_id = $1 AND version < $2 AND disabled_at IS NULL",
+    )
+    .bind(id)
+    .bind(version)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Takes away the bodies of the oldest versions up to this one, and their metadata. A signing key is not a body. How many there were.
 ///
 /// # Errors

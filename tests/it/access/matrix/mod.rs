@@ -192,6 +192,14 @@ impl World {
                 ))
                 .await;
         }
+        let abi_id = Uuid::new_v4();
+        if template.contains("{abi_id}") {
+            stack
+                .sql(&format!(
+                    "INSERT INTO contract_abis (id, org_id, name, created_by) VALUES ('{abi_id}', '{org_id}', '{abi_id}', '{owner_id}')"
+                ))
+                .await;
+        }
         let values = BTreeMap::from([
             ("vault_id", vault_id),
             ("path", "a/b".to_owned()),
@@ -204,6 +212,7 @@ impl World {
             ("rule_id", rule_id.to_string()),
             ("invitation_id", invitation_id.to_string()),
             ("rotation_id", rotation_id.to_string()),
+            ("abi_id", abi_id.to_string()),
             ("org_id", org_id.to_owned()),
             ("name_or_id", "base".to_owned()),
             ("key_id", key_id),
@@ -256,6 +265,6 @@ fn changes(method: &Method) -> bool {
 
 /// Routes of which the owner is told 403 before the id is looked at: they are for agents, or for whoever runs the installation.
 fn is_for_others(method: &Method, path: &str) -> bool {
-    let path = path.trim_end_matches("/sign");
+    let path = ["/sign", "/simulate", "/simulate-bundle"].iter().find_map(|end| path.strip_suffix(end)).unwrap_or(path);
     path.starts_with("/v1/admin/") || *method == Method::POST && path == "/v1/agents/{agent_id}/transactions"
 }

@@ -21,6 +21,12 @@ pub fn body(route: &Route, world: &World) -> Option<Value> {
         "PATCH /v1/agents/{agent_id}" => json!({"name": "renamed"}),
         "POST /v1/agents/{agent_id}/rotate-key" => json!({}),
         "POST /v1/agents/{agent_id}/transactions" | "POST /v1/agents/{agent_id}/transactions/sign" => pay("0.001"),
+        "POST /v1/agents/{agent_id}/transactions/simulate" => pay("0.001"),
+        "POST /v1/agents/{agent_id}/transactions/simulate-bundle" => json!({"transactions": [pay("0.001")]}),
+        "PUT /v1/org/simulation" => json!({"backend": "rpc"}),
+        "POST /v1/org/contract-abis" => {
+            json!({"name": Uuid::new_v4(), "abi": [{"type": "error", "name": "Closed", "inputs": []}]})
+        }
         "POST /v1/vaults" => json!({"name": Uuid::new_v4()}),
         "PUT /v1/vaults/{vault_id}/secrets/{*path}" => json!({"value": "w"}),
         "POST /v1/vaults/{vault_id}/policies" => {
