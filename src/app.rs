@@ -22,6 +22,8 @@ use crate::users::password::Passwords;
 pub struct App {
     /// This process, among the daemons that share the database.
     pub daemon_id: DaemonId,
+    /// When it last knew where the token's keys stand.
+    pub kek_look: crate::keks::LastLook,
     /// When it started.
     pub started_at: time::OffsetDateTime,
     /// The configuration it started with.

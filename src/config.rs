@@ -53,8 +53,6 @@ pub struct ChainsConfig {
     pub file: Option<PathBuf>,
     /// RPC URL by chain name. Environment: `INTENTD_RPC_URL_<NAME>`, upper-case with `_` for `-`.
     pub rpc_urls: std::collections::BTreeMap<String, Secret>,
-    /// RPC URLs that platform admins set over the API may lead to link-local and metadata addresses.
-    pub allow_link_local: bool,
 }
 
 /// `[intents]`: the pipeline's own bounds.
@@ -286,8 +284,11 @@ impl Config {
         if self.database.max_connections < 4 {
             missing.push("`database.max_connections` must be at least 4".to_owned());
         }
-        if self.limits.body_deadline_s == 0 {
-            missing.push("`limits.body_deadline_s` must be above 0".to_owned());
+        if self.limits.body_deadline_s == 0 || self.limits.idle_s == 0 {
+            missing.push("`limits.body_deadline_s` and `limits.idle_s` must be above 0".to_owned());
+        }
+        if self.limits.body_memory_mib < 8 {
+            missing.push("`limits.body_memory_mib` must be at least 8".to_owned());
         }
         missing.extend(self.mail.faults());
         missing.extend(self.limits.zero_rates().map(|key| format!("`{key}` must be above 0")));

@@ -1,7 +1,7 @@
 //! Lists of networks, as configurations name them. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::de::Error as _;
@@ -33,6 +33,15 @@ impl Networks {
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.iter().any(|network| network.contains(&ip))
+    }
+}
+
+/// What limits are kept by: an IPv4 address, or the /64 of an IPv6 address, all of which one host has.
+#[must_use]
+pub fn site_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
+        four => four,
     }
 }
 

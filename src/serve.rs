@@ -18,8 +18,9 @@ use crate::chain::{Chains, DEFAULT_CHAINS, registry};
 use crate::config::{ChainsConfig, Config, Environment};
 use crate::db;
 use crate::hsm::Hsm;
+use crate::http::connections;
 use crate::http::limits::Limits;
-use crate::http::listen::{Connection, Listener};
+use crate::http::listen::{Listener, Room};
 use crate::http::router::router;
 use crate::http::tls::{self, OwnCertificate};
 use crate::ids::DaemonId;
@@ -59,18 +60,24 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     app.tasks.spawn(LastUsed::keep_flushing(Arc::clone(&app)));
     announce(app.config.ready_file.as_deref(), &url)?;
     let stopping = app.stopping.clone();
-    let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<Connection>();
-    let listener = Listener::new(listener, tls);
+    let limits = &app.config.limits;
+    let room = Room {
+        all: limits.connections,
+        of_one: limits.connections_per_address,
+        proxies: limits.trusted_proxies.clone(),
+    };
+    let listener = Listener::new(listener, tls, room);
     if let Some(certificate) = certificate {
         app.tasks.spawn(reload_on_hangup(certificate, stopping.clone()));
     }
     tokio::spawn(wait_for_signal(stopping.clone()));
-    let server = axum::serve(listener, service).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let idle = Duration::from_secs(limits.idle_s);
+    let server = connections::serve(listener, router(Arc::clone(&app)), idle, stopping.clone());
     let drain = Duration::from_secs(app.config.drain_s);
-    let mut server = std::pin::pin!(server.into_future());
+    let mut server = std::pin::pin!(server);
     let mut failed = None;
     tokio::select! {
-        result = &mut server => result.context("the server ended")?,
+        () = &mut server => {}
         // A refused PIN, another token, or a call that hangs where the module has to be finalised: only a new process can help.
         error = app.hsm.failed() => failed = Some(error),
         () = stopping.cancelled() => {
@@ -95,7 +102,25 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
     let pool = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
     db::migrate(&pool).await.context("cannot bring the database to this binary's schema")?;
     let hsm = Hsm::start(hsm_config).await.context("cannot use the HSM")?;
+    let app = assemble(config, chains, simulators, pool, hsm.clone()).await;
+    if app.is_err()
+        && let Err(error) = hsm.shutdown().await
+    {
+        // The library's threads must not meet the end of the process.
+        tracing::warn!(%error, "the HSM was not closed in order");
+    }
+    app
+}
+
+async fn assemble(
+    config: Config,
+    chains: Chains,
+    simulators: Simulators,
+    pool: db::Pool,
+    hsm: Hsm,
+) -> anyhow::Result<Arc<App>> {
     let daemon_id = DaemonId::random();
+    let began = std::time::Instant::now();
     match keks::join(&pool, &hsm, daemon_id).await {
         Ok(()) => {}
         Err(KekError::Hsm(error)) => {
@@ -109,6 +134,7 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
     let outbound = Outbound::new(&config.outbound).context("cannot make requests of its own")?;
     let app = Arc::new(App {
         daemon_id,
+        kek_look: keks::LastLook::new(began),
         started_at: crate::clock::now(),
         limits: Limits::new(&config.limits),
         issuers: Issuers::new(outbound.clone()),

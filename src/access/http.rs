@@ -62,6 +62,24 @@ pub async fn authenticate(app: &Arc<App>, parts: &mut Parts) -> Result<Principal
     }
 }
 
+/// Once more, for a request whose body was long in coming: with the same credential, the same principal as before.
+///
+/// # Errors
+/// As [`authenticate`]; 403 when the role or the paths of the credential are others by now.
+pub async fn authenticate_again(app: &Arc<App>, parts: &Parts, before: &Principal) -> Result<(), Problem> {
+    let Some(credential) = bearer(&parts.headers) else { return Err(Problem::unauthorized("credentials are missing")) };
+    let principal = match look_up(app, credential, before.ip).await? {
+        Ok(principal) => principal,
+        Err(who) => return Err(refused(app, who, before.ip, credential)),
+    };
+    app.ip_rules.admit(app, &principal).await?;
+    if principal.may_the_same_as(before) {
+        return Ok(());
+    }
+    let reason = "what these credentials may do has changed while the request was read: send it again";
+    Err(deny(app, &principal, "request", Resource::kind("request"), reason).await?)
+}
+
 /// Whose credential it is, or whom to count the failure for. What has the form of no credential of ours costs no connection.
 async fn look_up(
     app: &Arc<App>,
@@ -79,6 +97,9 @@ async fn look_up(
     } else if let Some(claims) = verify(app, credential) {
         let mut conn = app.db.acquire().await?;
         Ok(store::principal_by_token(&mut conn, &claims, peer).await?)
+    } else if app.kek_look.is_too_old() && credential.matches('.').count() == 2 {
+        // It may be signed by a key that this daemon has not heard of: that is not a refusal.
+        Err(Problem::unavailable("this daemon was away and has not looked at the installation's keys again yet", 1))
     } else {
         Ok(Err(None))
     }
@@ -92,7 +113,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn verify(app: &App, token: &str) -> Option<Claims> {
-    app.hsm.jwt_public_keys().iter().find_map(|key| jwt::verify(key, &app.config.issuer, token).ok())
+    app.hsm.jwt_public_keys().iter().find_map(|(_, key)| jwt::verify(key, &app.config.issuer, token).ok())
 }
 
 /// The one reply to a credential that does not hold, counted.
@@ -232,8 +253,15 @@ async fn refresh(_: AuthPeer) -> Problem {
 /// The raw 32 bytes that verify our tokens. Public.
 async fn jwt_public_key(State(app): State<Arc<App>>, Peer(peer): Peer) -> Result<Json<Value>, Problem> {
     app.limits.check_peer(peer)?;
-    let key = app.hsm.jwt_public_key().ok_or_else(|| Problem::unavailable("the HSM has no token key yet", 5))?;
-    Ok(Json(json!({ "alg": "EdDSA", "public_key_base64": STANDARD.encode(key) })))
+    let keys = app.hsm.jwt_public_keys();
+    let (_, key) = keys.first().ok_or_else(|| Problem::unavailable("the HSM has no token key yet", 5))?;
+    let mut body = json!({ "alg": "EdDSA", "public_key_base64": STANDARD.encode(key) });
+    // While the key is rotated, who verifies tokens needs both.
+    if keys.len() > 1 {
+        let each = keys.iter().map(|(kid, key)| json!({ "kid": kid, "public_key_base64": STANDARD.encode(key) }));
+        body["keys"] = each.collect();
+    }
+    Ok(Json(body))
 }
 
 /// Lets through who may do this; refuses, and writes down, everybody else.

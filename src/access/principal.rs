@@ -132,6 +132,16 @@ impl Principal {
         Self { _place: Some(Arc::new(place)), ..self }
     }
 
+    /// Whether it is the same principal with the same role, paths and credential.
+    #[must_use]
+    pub(super) fn may_the_same_as(&self, other: &Self) -> bool {
+        let of = |principal: &Self| {
+            let Self { org_id, actor, role, platform_admin, credential, .. } = principal;
+            (*org_id, *actor, *role, *platform_admin, *credential)
+        };
+        of(self) == of(other) && self.ceiling == other.ceiling
+    }
+
     /// The agent, if it is one.
     #[must_use]
     pub fn agent_id(&self) -> Option<AgentId> {

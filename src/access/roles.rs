@@ -47,6 +47,18 @@ macro_rules! actions {
 }
 
 actions! {
+    /// Looks at agents: an agent at itself.
+    AgentRead: Unlimited, "agent.read";
+    /// Looks at an agent's signing keys and what they hold.
+    SigningKeyRead: Unlimited, "signing_key.read";
+    /// Reads an agent's transactions, their signed bytes included.
+    TransactionRead: Unlimited, "transaction.read";
+    /// Asks for the vault of the agents' identity keys, which is made at the first time.
+    AgentKeysVaultRead: Unlimited, "agent_keys_vault.read";
+    /// Lists the policies of a vault.
+    PolicyList: Unlimited, "policy.list";
+    /// Lists, answers and revokes shares: the id of many a share is all that opens it.
+    ShareManage: Unlimited, "share.manage";
     /// Makes a vault, and owns it.
     VaultCreate: Unlimited, "vault.create";
     /// Restores a deleted secret.
@@ -166,6 +178,12 @@ mod tests {
 
     /// Agent, member, admin, owner, and a member who is a platform admin: `x` may.
     const TABLE: &[(&str, &str)] = &[
+        ("agent.read", "xxxxx"),
+        ("signing_key.read", "xxxxx"),
+        ("transaction.read", "xxxxx"),
+        ("agent_keys_vault.read", "xxxxx"),
+        ("policy.list", "xxxxx"),
+        ("share.manage", "xxxxx"),
         ("vault.create", "xxxxx"),
         ("secret.restore", "--xx-"),
         ("agent.register", "--xx-"),

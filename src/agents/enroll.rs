@@ -26,8 +26,6 @@ use crate::vaults::secrets::SecretError;
 const UNCLAIMED_MAX: i64 = 5;
 /// One that was never used goes after this many days, when the next one comes.
 const UNCLAIMED_DAYS: i32 = 7;
-/// Characters of an agent's name that a mail repeats.
-const SHOWN_CHARS_MAX: usize = 64;
 
 /// Who asks for what.
 pub struct Enrolment {
@@ -139,7 +137,7 @@ impl Prepared {
 
 /// What the human gets. The name is a stranger's: only what cannot become a link is repeated.
 fn letter(enrolment: &Enrolment, (id, org_id): (AgentId, OrgId), key: &PlainKey) -> Letter {
-    let name = shown(&enrolment.name);
+    let name = mail::plain(&enrolment.name);
     let from = enrolment.ip.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
     let body = format!(
         "A program that calls itself \"{name}\"\nasked, from {from}, to be an agent of your organisation\n({org_id}).\n\n\
@@ -157,11 +155,6 @@ fn letter(enrolment: &Enrolment, (id, org_id): (AgentId, OrgId), key: &PlainKey)
         body: Zeroizing::new(body),
         expires_at: crate::clock::now() + Duration::days(UNCLAIMED_DAYS.into()),
     }
-}
-
-fn shown(name: &str) -> String {
-    let plain = |c: char| if c.is_alphanumeric() || matches!(c, ' ' | '-' | '_') { c } else { '_' };
-    name.chars().take(SHOWN_CHARS_MAX).map(plain).collect()
 }
 
 #[cfg(test)]

@@ -111,6 +111,19 @@ impl Callable {
     }
 }
 
+impl Callable {
+    /// Whether it allows all that `other` allows.
+    fn covers(&self, other: &Self) -> bool {
+        let chain = self.contract.chain.is_none() || self.contract.chain == other.contract.chain;
+        let selectors = match (&self.selectors, &other.selectors) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(others)) => others.iter().all(|selector| own.contains(selector)),
+        };
+        chain && self.contract.address == other.contract.address && selectors
+    }
+}
+
 fn gone<T>(before: &[T], after: &[T]) -> bool {
     !before.is_empty() && after.is_empty()
 }
@@ -126,7 +139,16 @@ impl Guardrails {
         !self.to_json().is_empty()
     }
 
-    /// The restrictions that `after` no longer has at all, by their fields.
+    /// Under a recipient allowlist a listed contract is called although what the call does is not known: there an entry more, or one for
+    /// more functions, lets through what nothing let through before.
+    fn lets_more_through(&self, after: &Self) -> bool {
+        let recipients =
+            !self.to_allowlist.is_empty() || self.per_chain.values().any(|own| !own.to_allowlist.is_empty());
+        recipients
+            && !after.contract_allowlist.iter().all(|new| self.contract_allowlist.iter().any(|old| old.covers(new)))
+    }
+
+    /// The restrictions that `after` no longer has at all, and those by which it allows more, by their fields.
     #[must_use]
     pub fn lifted(&self, after: &Self) -> Vec<&'static str> {
         let (old, new) = (self, after);
@@ -149,7 +171,10 @@ impl Guardrails {
             ("tx_max_per_day", lost(old.max_per_day, new.max_per_day)),
             ("tx_token_allowlist", gone(&old.token_allowlist, &new.token_allowlist)),
             ("tx_token_limits", old.token_limits.iter().any(limit_gone)),
-            ("tx_contract_allowlist", gone(&old.contract_allowlist, &new.contract_allowlist)),
+            (
+                "tx_contract_allowlist",
+                gone(&old.contract_allowlist, &new.contract_allowlist) || old.lets_more_through(new),
+            ),
             ("tx_block_unlimited_approvals", old.block_unlimited_approvals && !new.block_unlimited_approvals),
             ("tx_allow_privileged_calls", !old.allow_privileged_calls && new.allow_privileged_calls),
             ("per_chain_guardrails", chain_lifted),
@@ -168,5 +193,40 @@ impl ChainGuardrails {
             || lost(self.max_fee_per_gas_wei, after.max_fee_per_gas_wei)
             || lost(self.max_gas_limit, after.max_gas_limit)
             || lost(self.gas_daily_budget, after.gas_daily_budget)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_09_a_contract_or_function_more_under_a_recipient_list_is_a_widening() {
+        let entry = |chain: Option<&str>, selectors: Option<Vec<[u8; 4]>>| Callable {
+            contract: OnChain { chain: chain.map(str::to_owned), address: Address::repeat_byte(7) },
+            selectors,
+        };
+        let rules = |recipients: bool, list: Vec<Callable>| Guardrails {
+            to_allowlist: if recipients { vec![Address::repeat_byte(1)] } else { vec![] },
+            contract_allowlist: list,
+            ..Guardrails::default()
+        };
+        let one = || Some(vec![[1, 2, 3, 4]]);
+        let two = || Some(vec![[1, 2, 3, 4], [5, 6, 7, 8]]);
+        let cases = [
+            (vec![], vec![entry(None, one())], true),
+            (vec![entry(None, one())], vec![entry(None, two())], true),
+            (vec![entry(None, two())], vec![entry(None, None)], true),
+            (vec![entry(Some("base"), None)], vec![entry(None, None)], true),
+            (vec![entry(None, two())], vec![entry(Some("base"), one())], false),
+            (vec![entry(None, None)], vec![entry(None, None)], false),
+        ];
+        for (before, after, widens) in cases {
+            for recipients in [true, false] {
+                let lifted = rules(recipients, before.clone()).lifted(&rules(recipients, after.clone()));
+                let expected: &[&str] = if widens && recipients { &["tx_contract_allowlist"] } else { &[] };
+                assert_eq!(lifted, expected, "{before:?} {after:?}");
+            }
+        }
     }
 }

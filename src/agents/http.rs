@@ -101,6 +101,7 @@ async fn create(
 }
 
 async fn list(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
+    require(&app, &principal, Action::AgentRead, Resource::kind("agent")).await?;
     let mut conn = app.db.acquire().await?;
     let mut agents = match principal.actor {
         Actor::User(_) => store::list(&mut conn, principal.org_id).await?,
@@ -145,6 +146,7 @@ async fn read(
     principal: Principal,
     Ids(id): Ids<AgentId>,
 ) -> Result<Json<Map<String, Value>>, Problem> {
+    require(&app, &principal, Action::AgentRead, Resource::new("agent", id)).await?;
     let mut conn = app.db.acquire().await?;
     let mut agent = store::get(&mut conn, principal.org_id, id).await?.ok_or_else(not_found)?;
     if principal.agent_id().is_some_and(|own| own != id) {
@@ -304,6 +306,7 @@ async fn rotate_identity_keys(
 
 /// The vault of the agents' private identity keys: for every human, and for agents that a policy opens it for.
 async fn agent_keys_vault(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {
+    require(&app, &principal, Action::AgentKeysVaultRead, Resource::kind("vault")).await?;
     if principal.user_id().is_some() {
         return Ok(Json(json!({ "vault_id": identity::vault(&app, principal.org_id).await?.id })));
     }

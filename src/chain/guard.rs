@@ -1,49 +1,25 @@
-//! Where a node may be whose URL came over the API: not on link-local or metadata addresses, where clouds hand out credentials.
-//! A name is resolved for each connection and every address of it is looked at; the connection goes to one of those.
+//! Where a node may be whose URL came over the API: on a public address, or in a network of `outbound.allow_private`. A name is resolved
+//! for each connection and every address of it is looked at; the connection goes to one of those. URLs of the configuration are the
+//! operator's own and are not looked at.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Whether no node is there. Loopback and private networks are where operators have theirs.
-#[must_use]
-pub fn is_forbidden(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            // Alibaba's metadata service is in the shared address space.
-            let metadata = ip == Ipv4Addr::new(100, 100, 100, 200);
-            ip.is_link_local() || ip.octets()[0] == 0 || ip.is_multicast() || ip.is_broadcast() || metadata
-        }
-        IpAddr::V6(ip) => {
-            let embedded = match ip.segments() {
-                // NAT64 (RFC 6052) and 6to4 (RFC 3056) lead to an IPv4 address.
-                [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
-                    Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
-                }
-                _ => None,
-            };
-            // AWS' metadata service has a unique local address.
-            let metadata = ip == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-            let link_local = ip.segments()[0] & 0xffc0 == 0xfe80;
-            embedded.is_some_and(|ip| is_forbidden(ip.into()))
-                || link_local
-                || ip.is_unspecified()
-                || ip.is_multicast()
-                || metadata
-        }
-    }
-}
+use crate::outbound::rules::Rules;
 
 /// Resolves names as the system does, and refuses those with a forbidden address.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GuardedResolver;
+#[derive(Clone, Debug)]
+pub(super) struct GuardedResolver(pub(super) Arc<Rules>);
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let rules = Arc::clone(&self.0);
         Box::pin(async move {
             let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            if found.iter().any(|address| is_forbidden(address.ip())) {
-                return Err("the name leads to a link-local or metadata address".into());
+            for address in &found {
+                // Whether it is plain HTTP is the admin's choice: a node has no credentials of ours.
+                rules.check_address(address.ip(), false)?;
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
@@ -52,30 +28,52 @@ impl Resolve for GuardedResolver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RpcUrl;
     use super::*;
+    use crate::net::Networks;
 
     #[test]
-    fn threat_22_no_node_is_on_a_metadata_address_however_it_is_written() {
-        for text in [
-            "169.254.169.254",
-            "::ffff:169.254.169.254",
-            "64:ff9b::a9fe:a9fe",
-            "2002:a9fe:a9fe::1",
-            "fe80::1",
-            "fd00:ec2::254",
-            "100.100.100.200",
-            "0.0.0.0",
-            "0.1.2.3",
-            "::",
-            "224.0.0.1",
-            "255.255.255.255",
-            "ff02::1",
-        ] {
-            assert!(is_forbidden(text.parse().unwrap()), "{text}");
+    fn threat_22_a_url_of_the_api_leads_to_the_public_or_to_what_is_listed() {
+        let rules = |allow: &[&str]| Arc::new(Rules { allow_private: Networks::parse(allow.iter().copied()).unwrap() });
+        let (strict, listed) = (rules(&[]), rules(&["127.0.0.0/8", "10.0.0.0/8"]));
+        let inside = [
+            "http://127.0.0.1:8545",
+            "http://0x7f000001/",
+            "http://10.1.2.3:8545",
+            "https://[::ffff:127.0.0.1]/",
+            "http://[64:ff9b::7f00:1]/",
+        ];
+        let nowhere = [
+            "http://169.254.169.254/latest",
+            "http://[::ffff:169.254.169.254]/",
+            "http://2852039166/",
+            "http://[fd00:ec2::254]/",
+            "http://192.168.0.1/",
+            "http://100.100.100.200/",
+            "http://0.0.0.0/",
+            "http://[::]/",
+        ];
+        for text in inside {
+            assert!(RpcUrl::parse_guarded(text, &strict).is_none(), "{text}");
+            assert!(RpcUrl::parse_guarded(text, &listed).is_some(), "{text}");
         }
-        for text in ["127.0.0.1", "::1", "10.0.0.7", "192.168.1.1", "100.64.0.1", "8.8.8.8", "2606:4700::1", "fd12::1"]
-        {
-            assert!(!is_forbidden(text.parse().unwrap()), "{text}");
+        for text in nowhere {
+            assert!(RpcUrl::parse_guarded(text, &strict).is_none(), "{text}");
+            assert!(RpcUrl::parse_guarded(text, &listed).is_none(), "{text}");
+            assert!(RpcUrl::parse(text).is_some(), "{text}: an operator's own");
         }
+        for text in ["https://rpc.example/key", "http://8.8.8.8:8545", "https://[2606:4700::1]/"] {
+            assert!(RpcUrl::parse_guarded(text, &strict).is_some(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn threat_22_a_name_is_looked_at_when_it_is_resolved() {
+        let resolve = |allow: &[&str]| {
+            let rules = Rules { allow_private: Networks::parse(allow.iter().copied()).unwrap() };
+            GuardedResolver(Arc::new(rules)).resolve("localhost".parse().unwrap())
+        };
+        assert!(resolve(&[]).await.is_err());
+        assert!(resolve(&["127.0.0.0/8", "::1"]).await.is_ok());
     }
 }

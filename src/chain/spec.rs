@@ -1,13 +1,14 @@
 //! What the registry knows of a chain: one `[[chain]]` table of chains.toml. Pure.
 
 use std::fmt;
+use std::sync::Arc;
 
 use alloy::primitives::Address;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
-use super::guard::is_forbidden;
+use crate::outbound::rules::Rules;
 
 /// Longest chain name, in characters.
 const NAME_CHARS_MAX: usize = 32;
@@ -41,8 +42,8 @@ pub enum Kind {
 #[derive(Clone, PartialEq, Eq)]
 pub struct RpcUrl {
     url: Url,
-    /// It came over the API: some addresses are refused, see [`super::guard`].
-    guarded: bool,
+    /// It came over the API: only these addresses are connected to, see [`super::guard`].
+    guard: Option<Arc<Rules>>,
 }
 
 impl RpcUrl {
@@ -50,25 +51,25 @@ impl RpcUrl {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text.trim()).ok()?;
-        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(Self { url, guarded: false })
+        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(Self { url, guard: None })
     }
 
     /// As [`RpcUrl::parse`], for one that came over the API: connections are only made to addresses where a node may be. `None` also for
     /// a host that is a forbidden address.
     #[must_use]
-    pub fn parse_guarded(text: &str) -> Option<Self> {
+    pub fn parse_guarded(text: &str, rules: &Arc<Rules>) -> Option<Self> {
         let url = Self::parse(text)?.url;
-        let forbidden = match url.host()? {
-            url::Host::Ipv4(ip) => is_forbidden(ip.into()),
-            url::Host::Ipv6(ip) => is_forbidden(ip.into()),
-            url::Host::Domain(_) => false,
+        let checked = match url.host()? {
+            url::Host::Ipv4(ip) => rules.check_address(ip.into(), false),
+            url::Host::Ipv6(ip) => rules.check_address(ip.into(), false),
+            url::Host::Domain(_) => Ok(()),
         };
-        (!forbidden).then_some(Self { url, guarded: true })
+        checked.ok().map(|()| Self { url, guard: Some(Arc::clone(rules)) })
     }
 
-    /// Whether connections are looked at.
-    pub(super) fn is_guarded(&self) -> bool {
-        self.guarded
+    /// What connections are held against.
+    pub(super) fn guard(&self) -> Option<&Arc<Rules>> {
+        self.guard.as_ref()
     }
 
     /// The whole of it, for the one place that seals it.

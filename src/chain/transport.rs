@@ -46,7 +46,10 @@ impl Transport {
     pub(super) fn new(url: RpcUrl, deadline: Duration) -> Result<Self, String> {
         let generation = Generation::default();
         let builder = reqwest::Client::builder();
-        let builder = if url.is_guarded() { builder.dns_resolver(GuardedResolver) } else { builder };
+        let builder = match url.guard() {
+            Some(rules) => builder.dns_resolver(Arc::new(GuardedResolver(Arc::clone(rules)))),
+            None => builder,
+        };
         let client = builder
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()

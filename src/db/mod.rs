@@ -11,6 +11,9 @@ use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
 
 use crate::config::Secret;
 
+/// The pool of this process.
+pub type Pool = PgPool;
+
 /// The migrations, with the reasons for tables and columns in their comments.
 static MIGRATIONS: Migrator = sqlx::migrate!();
 

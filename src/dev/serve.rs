@@ -48,6 +48,7 @@ impl Settings {
             ("INTENTD_HSM_TOKEN_LABEL", token::LABEL.to_owned()),
             ("INTENTD_HSM_PIN_FILE", path(&token.pin_file)),
             ("INTENTD_CHAINS_FILE", path(chains_file)),
+            ("INTENTD_OUTBOUND_ALLOW_PRIVATE", "127.0.0.0/8,::1".to_owned()),
             ("INTENTD_SIGNUP_ENABLED", "true".to_owned()),
             ("INTENTD_MAIL_OUTBOX", path(outbox)),
             (softhsm::CONF_VARIABLE, path(&token.conf)),

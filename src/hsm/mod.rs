@@ -424,7 +424,7 @@ fn missing(kek: &Kek, fault: Fault) -> Fault {
         Fault::Strange(_, what) => HsmError::Fatal {
             what: format!(
                 "the `{}` key of this database is not on the token: it may be another token, or a backup from before that key was destroyed \
-                 (key {}, {})",
+                 (key {}, {}). Restore the token that belongs to this database, or name it by hsm.token_label and hsm.token_serial",
                 kek.purpose,
                 kek.id,
                 kek.state.as_str()

@@ -69,13 +69,13 @@ impl Hsm {
     }
 
     /// The public keys that a token of ours may be signed by: also the one before, while its tokens last, and the next one, which another
-    /// daemon may use already.
+    /// daemon may use already. Each with its `kid`, the active one first.
     #[must_use]
-    pub fn jwt_public_keys(&self) -> Vec<[u8; 32]> {
+    pub fn jwt_public_keys(&self) -> Vec<(KekId, [u8; 32])> {
         let ring = self.inner.shared.keyring();
         let mut keys: Vec<&Kek> = ring.iter().flat_map(|ring| ring.iter()).collect();
         keys.retain(|kek| kek.purpose == KekPurpose::Jwt && kek.state != KekState::Retired);
         keys.sort_by_key(|kek| kek.state != KekState::Active);
-        keys.iter().filter_map(|kek| kek.public_key.as_deref()?.try_into().ok()).collect()
+        keys.iter().filter_map(|kek| Some((kek.id, kek.public_key.as_deref()?.try_into().ok()?))).collect()
     }
 }

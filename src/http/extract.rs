@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::limits::Held;
 use super::listen::Connection;
 use super::problem::Problem;
 use super::proxies;
@@ -22,20 +23,34 @@ use crate::app::App;
 
 /// Largest request body: 5 MiB.
 pub const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Largest body of a request without an authenticated principal: what the public routes take is short.
+const PUBLIC_BODY_BYTES_MAX: usize = 128 * 1024;
+/// A body that took longer than this is one behind which a credential may have been revoked: it is looked up again.
+const FRESH: Duration = Duration::from_millis(500);
 /// How long a body may stop in the middle.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(10);
 /// How much of a body that is too large is read and thrown away.
 const DISCARD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A JSON body, whatever its `Content-Type` says. An empty body reads as `{}`: clients send the header with nothing behind it.
-/// Nesting is bounded by serde_json (128), size by [`BODY_BYTES_MAX`].
-pub struct Body<T>(pub T);
+/// Nesting is bounded by serde_json (128), size by `BYTES_MAX`, and by 128 KiB where nobody is authenticated; what all bodies together
+/// take by `limits.body_memory_mib`.
+///
+/// Who sends it was authenticated before it. When it took its time, they are again: what is revoked meanwhile does nothing.
+pub struct Body<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<App>> for Body<T, BYTES_MAX> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        let bytes = read_whole(request, Duration::from_secs(app.config.limits.body_deadline_s)).await?;
+        let (mut parts, body) = request.into_parts();
+        let principal = parts.extensions.remove::<Principal>();
+        let most = if principal.is_some() { BYTES_MAX } else { BYTES_MAX.min(PUBLIC_BODY_BYTES_MAX) };
+        let began = Instant::now();
+        let (bytes, _held) = read_whole(app, body, most).await?;
+        if let Some(principal) = principal.filter(|_| began.elapsed() > FRESH) {
+            crate::access::http::authenticate_again(app, &parts, &principal).await?;
+        }
         let bytes: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
         // serde reads a list as a struct, member by member.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
@@ -86,14 +101,29 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-async fn read_whole(request: Request, patience: Duration) -> Result<Vec<u8>, Problem> {
-    read_up_to(request, BODY_BYTES_MAX, patience).await.map_err(|fault| match fault {
-        BodyFault::Broken => Problem::bad_request("the body could not be read to its end"),
-        BodyFault::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 5 MiB"),
-        BodyFault::TooSlow => {
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it again, all at once")
+async fn read_whole(app: &App, body: axum::body::Body, most: usize) -> Result<(Vec<u8>, Held), Problem> {
+    let patience = Duration::from_secs(app.config.limits.body_deadline_s);
+    let (mut held, mut no_room) = (Held::default(), None);
+    let room = |bytes| {
+        no_room = app.limits.hold_body(&mut held, bytes).err();
+        no_room.is_none()
+    };
+    let read = read_up_to(body, most, patience, room).await;
+    match (read, no_room) {
+        (Ok(bytes), _) => Ok((bytes, held)),
+        (Err(_), Some(problem)) => Err(problem),
+        (Err(BodyFault::TooLarge), _) => {
+            let detail = format!("the body is larger than {} KiB", most / 1024);
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
         }
-    })
+        (Err(BodyFault::TooSlow), _) => {
+            let detail = "the body did not come in time: send it again, all at once";
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+        }
+        (Err(BodyFault::Broken | BodyFault::NoRoom), _) => {
+            Err(Problem::bad_request("the body could not be read to its end"))
+        }
+    }
 }
 
 /// Why there is no body.
@@ -105,15 +135,23 @@ pub enum BodyFault {
     TooLarge,
     /// It stopped in the middle, or took too long as a whole.
     TooSlow,
+    /// There is no memory for it now.
+    NoRoom,
 }
 
-/// The whole body, up to so many bytes, if it comes within `patience`. What is beyond the limit is read and thrown away, within reason: a
-/// client that is still sending would see a broken connection instead of the reply that says why.
+/// The whole body, up to so many bytes, if it comes within `patience` and `room` says yes to as many bytes as there are. What is beyond the
+/// limit is read and thrown away, within reason: a client that is still sending would see a broken connection instead of the reply that
+/// says why.
 ///
 /// # Errors
 /// [`BodyFault`].
-pub async fn read_up_to(request: Request, bytes_max: usize, patience: Duration) -> Result<Vec<u8>, BodyFault> {
-    let mut chunks = request.into_body().into_data_stream();
+pub async fn read_up_to(
+    body: axum::body::Body,
+    bytes_max: usize,
+    patience: Duration,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Vec<u8>, BodyFault> {
+    let mut chunks = body.into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     let ends = Instant::now() + patience;
     loop {
@@ -123,6 +161,9 @@ pub async fn read_up_to(request: Request, bytes_max: usize, patience: Duration) 
         let chunk = chunk.map_err(|_| BodyFault::Broken)?;
         seen = seen.saturating_add(chunk.len());
         if seen <= bytes_max {
+            if !room(seen) {
+                return Err(BodyFault::NoRoom);
+            }
             kept.extend_from_slice(&chunk);
         } else if seen > DISCARD_BYTES_MAX {
             break;
@@ -165,6 +206,8 @@ pub fn connection(parts: &Parts) -> Option<&Connection> {
 impl FromRequestParts<Arc<App>> for Principal {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        crate::access::http::authenticate(app, parts).await
+        let principal = crate::access::http::authenticate(app, parts).await?;
+        parts.extensions.insert(principal.clone());
+        Ok(principal)
     }
 }

@@ -1,5 +1,5 @@
 //! Limits of one daemon, keyed by what the caller cannot choose — the socket's peer (behind listed proxies, the address that they were
-//! called from), or the authenticated principal: token buckets, and how many requests of a principal are served at once.
+//! called from; of IPv6 its /64, which one host has whole), or the authenticated principal: token buckets, and how many requests of a principal are served at once.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,10 +13,11 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use lru::LruCache;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::net::Networks;
+use crate::net::{Networks, site_of};
 
 /// Buckets are dropped once there are more than this many.
 const KEYS_MAX: usize = 100_000;
@@ -37,8 +38,16 @@ pub struct LimitsConfig {
     pub principal_burst: u32,
     /// Requests of one principal that are served at once.
     pub principal_concurrency: u32,
+    /// Connections at once, of all addresses.
+    pub connections: u32,
+    /// … and of one address, unless it is a trusted proxy's.
+    pub connections_per_address: u32,
+    /// How long a connection may be without a request that is served, in seconds.
+    pub idle_s: u64,
     /// How long a request's body may take to arrive, in seconds.
     pub body_deadline_s: u64,
+    /// What the bodies of all requests that are being read may take together, in MiB: from 8.
+    pub body_memory_mib: u32,
     /// Per address on the authentication routes: requests a second.
     pub auth_per_second: u32,
     /// … and the burst on top.
@@ -56,7 +65,11 @@ impl Default for LimitsConfig {
             principal_per_second: 2_000,
             principal_burst: 4_000,
             principal_concurrency: 512,
+            connections: 4_096,
+            connections_per_address: 512,
+            idle_s: 30,
             body_deadline_s: 60,
+            body_memory_mib: 256,
             auth_per_second: 1,
             auth_burst: 5,
             trusted_proxies: Networks::default(),
@@ -75,6 +88,8 @@ impl LimitsConfig {
             ("limits.principal_concurrency", self.principal_concurrency),
             ("limits.auth_per_second", self.auth_per_second),
             ("limits.auth_burst", self.auth_burst),
+            ("limits.connections", self.connections),
+            ("limits.connections_per_address", self.connections_per_address),
         ];
         rates.into_iter().filter(|(_, rate)| *rate == 0).map(|(key, _)| key)
     }
@@ -93,7 +108,13 @@ pub struct Limits {
     /// Requests that are being served, by principal; one without any has no entry.
     in_flight: Arc<Mutex<HashMap<Uuid, u32>>>,
     in_flight_max: u32,
+    /// What is left for bodies, in KiB.
+    body_memory: Arc<Semaphore>,
 }
+
+/// Room for a body that is being read, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Held(Option<OwnedSemaphorePermit>);
 
 /// One request of a principal that is being served, until it is dropped.
 #[derive(Debug)]
@@ -130,7 +151,27 @@ impl Limits {
             known: Mutex::new(LruCache::new(KNOWN_MAX)),
             in_flight: Arc::default(),
             in_flight_max: config.principal_concurrency,
+            body_memory: Arc::new(Semaphore::new(config.body_memory_mib as usize * 1024)),
         }
+    }
+
+    /// Holds room for a body of which `bytes` are there.
+    ///
+    /// # Errors
+    /// 503 with `Retry-After`: the other bodies take all of it.
+    pub fn hold_body(&self, held: &mut Held, bytes: usize) -> Result<(), Problem> {
+        let has = held.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(1024).saturating_sub(has);
+        let taken =
+            u32::try_from(more).ok().and_then(|more| Arc::clone(&self.body_memory).try_acquire_many_owned(more).ok());
+        let Some(taken) = taken else {
+            return Err(Problem::unavailable("too many large requests are being read: send it again", 1));
+        };
+        match &mut held.0 {
+            Some(permit) => permit.merge(taken),
+            none => *none = Some(taken),
+        }
+        Ok(())
     }
 
     /// Before a credential is looked up: an address that has used up its failures costs no further look-ups.
@@ -138,7 +179,7 @@ impl Limits {
     /// # Errors
     /// 429 with `Retry-After`.
     pub fn check_credential(&self, peer: Option<IpAddr>, credential: &str) -> Result<(), Problem> {
-        let Some(ip) = peer else { return Ok(()) };
+        let Some(ip) = peer.map(site_of) else { return Ok(()) };
         let mut barred = locked(&self.barred);
         let Some(until) = barred.get(&ip).copied() else { return Ok(()) };
         let wait = until.saturating_duration_since(Instant::now());
@@ -164,7 +205,7 @@ impl Limits {
     /// 429 with `Retry-After`.
     pub fn credential_failed(&self, peer: Option<IpAddr>, credential: &str) -> Result<(), Problem> {
         locked(&self.known).pop(&hash(credential));
-        let Some(ip) = peer else { return Ok(()) };
+        let Some(ip) = peer.map(site_of) else { return Ok(()) };
         take(&self.ip, &ip).map_err(|wait| {
             let mut barred = locked(&self.barred);
             if barred.len() > KEYS_MAX {
@@ -181,7 +222,7 @@ impl Limits {
     /// # Errors
     /// 429 with `Retry-After`.
     pub fn check_peer(&self, peer: Option<IpAddr>) -> Result<(), Problem> {
-        peer.map_or(Ok(()), |ip| check(&self.ip, &ip, "requests from this address"))
+        peer.map_or(Ok(()), |ip| check(&self.ip, &site_of(ip), "requests from this address"))
     }
 
     /// A request to an authentication route from this peer.
@@ -189,7 +230,7 @@ impl Limits {
     /// # Errors
     /// 429 with `Retry-After`.
     pub fn check_auth(&self, peer: Option<IpAddr>) -> Result<(), Problem> {
-        peer.map_or(Ok(()), |ip| check(&self.auth, &ip, "authentication attempts from this address"))
+        peer.map_or(Ok(()), |ip| check(&self.auth, &site_of(ip), "authentication attempts from this address"))
     }
 
     /// A request of an authenticated principal, which takes a place until it is served: slow requests of one principal leave room for
@@ -244,4 +285,42 @@ pub fn too_many(what: &str, wait: Duration) -> Problem {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("too many {what}: try again in {seconds} s"))
         .retry_after(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_46_one_ipv6_network_is_one_caller() {
+        let limits =
+            Limits::new(&LimitsConfig { auth_per_second: 1, auth_burst: 5, ip_burst: 5, ..LimitsConfig::default() });
+        let passes = |network: &str| {
+            let from = |n: u32| format!("{network}::{n:x}:{n:x}").parse().ok();
+            (0..100).filter(|n| limits.check_auth(from(*n)).is_ok()).count()
+        };
+        assert!((5..10).contains(&passes("2001:db8:0:1")));
+        assert!((5..10).contains(&passes("2001:db8:0:2")), "another network has its own");
+        let ends = |n: u32| limits.credential_failed(format!("2001:db8:0:3::{n:x}").parse().ok(), "guess").is_err();
+        assert!((0..200).any(ends));
+        assert!(limits.check_credential("2001:db8:0:3:ffff::1".parse().ok(), "another").is_err());
+        assert!(limits.check_credential("2001:db8:0:4::1".parse().ok(), "another").is_ok());
+        let four = |n: u8| limits.check_auth(format!("192.0.2.{n}").parse().ok());
+        assert!((0..100).all(|n| four(n).is_ok()), "of IPv4 each address is one");
+    }
+
+    #[test]
+    fn threat_29_bodies_take_what_there_is_for_them_and_give_it_back() {
+        let limits = Limits::new(&LimitsConfig { body_memory_mib: 8, ..LimitsConfig::default() });
+        let mib = 1024 * 1024;
+        let (mut one, mut two) = (Held::default(), Held::default());
+        for bytes in [1, 1024, 1025, 3 * mib, 5 * mib] {
+            assert!(limits.hold_body(&mut one, bytes).is_ok());
+        }
+        assert!(limits.hold_body(&mut two, 3 * mib).is_ok());
+        let refused = limits.hold_body(&mut two, 3 * mib + 1).map_err(|problem| problem.status());
+        assert_eq!(refused, Err(StatusCode::SERVICE_UNAVAILABLE));
+        drop(one);
+        assert!(limits.hold_body(&mut two, 5 * mib).is_ok());
+    }
 }

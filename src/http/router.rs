@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
@@ -48,19 +49,28 @@ pub fn router(app: Arc<App>) -> Router {
         .into_router()
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(Arc::clone(&app), no_head))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| -> Response {
             tracing::error!("a handler panicked");
-            axum::response::IntoResponse::into_response(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "an internal error; the daemon's log has the cause",
-            ))
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an internal error; the daemon's log has the cause")
+                .into_response()
         }))
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
             let path = shown(request.uri().path());
             tracing::info_span!("http", method = %request.method(), path)
         }))
         .with_state(app)
+}
+
+/// To read something here has effects: it is counted (of a share, up to its end), and written down. So `HEAD`, which axum gives to the
+/// handlers of `GET`, is for the pages and for what tells of health, and 405 elsewhere.
+async fn no_head(State(app): State<Arc<App>>, peer: Peer, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if request.method() == Method::HEAD && path.starts_with("/v1/") && !path.starts_with("/v1/health") {
+        return no_method(State(app), peer, request).await.into_response();
+    }
+    next.run(request).await
 }
 
 /// Limited as every request without credentials is.

@@ -17,7 +17,7 @@ use crate::app::App;
 /// One method of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The method. A `GET` also answers `HEAD`.
+    /// The method. A `GET` of a page or of health also answers `HEAD`, see `router`.
     pub method: Method,
     /// The path, with its parameters in braces: `/v1/vaults/{vault_id}`.
     pub path: &'static str,

@@ -13,7 +13,16 @@ use crate::simulate::Simulation;
 pub struct Bound {
     tx: UnsignedTx,
     hash: B256,
-    simulation: Option<Simulation>,
+    simulation: Option<(Simulation, Ahead)>,
+}
+
+/// Our own transactions that a simulation applied first: those of the key with nonces from `mined` on and below its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// Below it every nonce was used on the state that was simulated on.
+    pub mined: u64,
+    /// Nonces, and the hashes of their bytes.
+    pub list: Vec<(u64, B256)>,
 }
 
 /// The simulation is of another transaction than the one that would be signed.
@@ -22,14 +31,14 @@ pub struct Bound {
 pub struct NotTheSame;
 
 impl Bound {
-    /// Binds a transaction to its hash, and to its simulation if there was one.
+    /// Binds a transaction to its hash, and to its simulation if there was one, with what that applied first.
     ///
     /// # Errors
     /// [`NotTheSame`]: any field differs from what was simulated, gas and fees included.
-    pub fn new(tx: UnsignedTx, simulation: Option<Simulation>) -> Result<Self, NotTheSame> {
+    pub fn new(tx: UnsignedTx, simulation: Option<(Simulation, Ahead)>) -> Result<Self, NotTheSame> {
         let hash = tx.checked_hash();
         match &simulation {
-            Some(simulation) if simulation.checked_hash() != Some(hash) => Err(NotTheSame),
+            Some((simulation, _)) if simulation.checked_hash() != Some(hash) => Err(NotTheSame),
             _ => Ok(Self { tx, hash, simulation }),
         }
     }
@@ -37,7 +46,13 @@ impl Bound {
     /// The simulation, if there was one.
     #[must_use]
     pub fn simulation(&self) -> Option<&Simulation> {
-        self.simulation.as_ref()
+        self.simulation.as_ref().map(|(simulation, _)| simulation)
+    }
+
+    /// What the simulation applied first, if there was one: with anything else before it, it was not simulated.
+    #[must_use]
+    pub fn ahead(&self) -> Option<&Ahead> {
+        self.simulation.as_ref().map(|(_, ahead)| ahead)
     }
 
     /// What the key signs, for this nonce.
@@ -85,7 +100,7 @@ mod tests {
             gas_limit: 21_000,
             fees: Fees::Eip1559 { max_fee_per_gas: 6, max_priority_fee_per_gas: 5 },
         };
-        let simulation = simulated_for_tests(Some(tx.checked_hash()));
+        let simulation = (simulated_for_tests(Some(tx.checked_hash())), Ahead::default());
         assert!(Bound::new(tx.clone(), Some(simulation.clone())).is_ok());
         assert!(Bound::new(tx.clone(), None).is_ok());
         let changes: [Change; 8] = [
@@ -104,7 +119,7 @@ mod tests {
             assert_eq!(Bound::new(other, Some(simulation.clone())).err(), Some(NotTheSame));
         }
         // A simulation with a guessed gas limit is bound to nothing.
-        assert!(Bound::new(tx.clone(), Some(simulated_for_tests(None))).is_err());
+        assert!(Bound::new(tx.clone(), Some((simulated_for_tests(None), Ahead::default()))).is_err());
         // What T1 compares.
         let bound = Bound { hash: B256::ZERO, ..Bound::new(tx, None).unwrap() };
         assert_eq!(bound.signing_digest(0), Err(NotTheSame));

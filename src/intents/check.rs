@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy::primitives::Address;
 
 use super::authorise::{HeldClaim, Keyed};
-use super::bound::Bound;
+use super::bound::{Ahead, Bound};
 use super::calldata::Calls;
 use super::effects::Effects;
 use super::error::IntentError;
@@ -110,6 +110,7 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
     };
     let ((pending, latest, quote, balance, head), gas) =
         tokio::try_join!(reads, gas_limit(&chain, rpc, &request, from))?;
+    let nonces = (NonceView { pending, latest, block: head.number }, request.nonce);
     let (open_cost, open) = store::open_cost(&mut *app.db.acquire().await?, lane, latest).await?;
     if open >= app.config.intents.lane_depth_max {
         return Err(IntentError::could_not_check(format!(
@@ -133,7 +134,7 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
             // Whoever wants it simulated gets the simulation's reason.
             if asked {
                 let trial = Trial { tx: build(most_gas(spec, &head)), paid: false };
-                simulate_first(app, request.kind, &agent, &chain, &key, &trial).await?;
+                simulate_first(app, request.kind, &agent, &chain, &key, &trial, nonces).await?;
             }
             return Err(IntentError::Doomed(format!(
                 "the gas of this transaction cannot be estimated, because it would fail: {words}"
@@ -163,7 +164,7 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
     let trial = Trial { tx, paid: true };
     let needed = guardrails::needs_effects(&agent.guardrails, &spec.name, &calls);
     let simulation = match asked || needed {
-        true => Some(simulate_first(app, request.kind, &agent, &chain, &key, &trial).await?),
+        true => Some(simulate_first(app, request.kind, &agent, &chain, &key, &trial, nonces).await?),
         false => None,
     };
     let tx = Bound::new(trial.tx, simulation)?;
@@ -173,7 +174,7 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
         org_id: agent.org_id,
         agent_id: agent.id,
         kind: request.kind,
-        nonce: NonceView { pending, latest, block: head.number },
+        nonce: nonces.0,
         explicit_nonce: request.nonce,
         principal,
         chain,
@@ -275,6 +276,54 @@ async fn simulation_asked(app: &App, request: &Request, agent: &Agent) -> Result
     Ok(standing.simulation_required)
 }
 
+/// How often a simulation is made again when one of what it applied first was mined meanwhile, and may have been applied twice.
+const SIMULATIONS_MAX: u32 = 3;
+
+/// Simulates after the key's own transactions that will run before it. Where one of them is only signed and may never be sent, the
+/// result is not taken to tell all effects.
+async fn simulate_after(
+    app: &Arc<App>,
+    agent: &Agent,
+    chain: &Arc<Chain>,
+    trial: &Trial,
+    (NonceView { mut latest, pending, .. }, explicit): (NonceView, Option<u64>),
+) -> Result<(Simulation, Ahead), IntentError> {
+    let lane = Lane { chain_id: trial.tx.chain_id, address: trial.tx.from };
+    let unreachable = |error: &dyn std::fmt::Display| IntentError::could_not_check(error.to_string());
+    let backend = settings::backend(app, agent.org_id).await?;
+    for _ in 0..SIMULATIONS_MAX {
+        let mut conn = app.db.acquire().await?;
+        let own = match explicit {
+            Some(nonce) => nonce,
+            None => store::likely_nonce(&mut conn, lane, pending, latest).await?,
+        };
+        let prior = store::ahead_of(&mut conn, lane, latest, own, UNMINED_MAX as u64 + 1).await?;
+        drop(conn);
+        if prior.len() > UNMINED_MAX {
+            return Err(IntentError::could_not_check(format!(
+                "more than {UNMINED_MAX} transactions of this key are not mined yet: a simulation could not apply them first"
+            )));
+        }
+        let ahead = Ahead { mined: latest, list: prior.iter().map(|one| (one.nonce, one.tx_hash)).collect() };
+        let withheld = prior.iter().any(|one| one.withheld);
+        let first: Vec<UnsignedTx> = prior.into_iter().map(|one| one.tx).collect();
+        let mut simulations = simulate::simulate_bundle(&backend, chain, &first, std::slice::from_ref(trial)).await?;
+        let simulation = simulations.remove(0);
+        if first.is_empty() {
+            return Ok((simulation, ahead));
+        }
+        let rpc = chain.rpc().await.map_err(|error| unreachable(&error))?;
+        let now = rpc.latest_nonce(lane.address).await.map_err(|error| unreachable(&error))?;
+        if now == latest {
+            return Ok((if withheld { simulation.without_effects() } else { simulation }, ahead));
+        }
+        latest = now;
+    }
+    Err(IntentError::could_not_check(
+        "transactions of this key are mined faster than this could be simulated: try again",
+    ))
+}
+
 /// Simulates after the key's unmined transactions. A failure is recorded and refused.
 async fn simulate_first(
     app: &Arc<App>,
@@ -283,19 +332,11 @@ async fn simulate_first(
     chain: &Arc<Chain>,
     key: &SigningKey,
     trial: &Trial,
-) -> Result<Simulation, IntentError> {
-    let lane = Lane { chain_id: trial.tx.chain_id, address: trial.tx.from };
-    let prior = store::unmined_of(&app.db, lane, UNMINED_MAX as u64 + 1).await?;
-    if prior.len() > UNMINED_MAX {
-        return Err(IntentError::could_not_check(format!(
-            "more than {UNMINED_MAX} transactions of this key are not mined yet: a simulation could not apply them first"
-        )));
-    }
-    let backend = settings::backend(app, agent.org_id).await?;
-    let mut simulations = simulate::simulate_bundle(&backend, chain, &prior, std::slice::from_ref(trial)).await?;
-    let mut simulation = simulations.remove(0);
+    nonces: (NonceView, Option<u64>),
+) -> Result<(Simulation, Ahead), IntentError> {
+    let (mut simulation, ahead) = simulate_after(app, agent, chain, trial, nonces).await?;
     if simulation.status == SimulationStatus::Success {
-        return Ok(simulation);
+        return Ok((simulation, ahead));
     }
     contracts::name_error(app, agent.org_id, &mut simulation, trial.tx.to).await;
     let reason = simulation.reason();

@@ -26,6 +26,7 @@ use crate::audit::{self, Event, Resource};
 use crate::chain::Chain;
 use crate::db::DbError;
 use crate::ids::IntentId;
+use crate::simulate::UNMINED_MAX;
 use crate::vaults::keys;
 
 /// How often the outcome of a COMMIT is asked for.
@@ -192,6 +193,7 @@ async fn reserve_and_sign(
     // 4. The nonce, and whether the balance that was read is enough for what others took meanwhile.
     let nonce = nonce::take(app, conn, lane, checked).await?;
     check_funds(conn, lane, checked).await?;
+    check_ahead(conn, lane, nonce, checked).await?;
     // 5. The signature, over exactly what was checked and simulated (I7): the hash is compared here.
     let digest = checked.tx.signing_digest(nonce)?;
     let key = &checked.key;
@@ -265,6 +267,14 @@ async fn check_funds(conn: &mut PgConnection, lane: Lane, checked: &Checked) -> 
     }
     let (open_cost, _) = store::open_cost(conn, lane, checked.nonce.latest).await?;
     checked.funds.check(checked.key.address, open_cost)
+}
+
+/// What was simulated ran after exactly our own transactions that come before it now. With the lane locked.
+async fn check_ahead(conn: &mut PgConnection, lane: Lane, nonce: u64, checked: &Checked) -> Result<(), IntentError> {
+    let Some(ahead) = checked.tx.ahead() else { return Ok(()) };
+    let now = store::ahead_of(conn, lane, ahead.mined, nonce, UNMINED_MAX as u64 + 1).await?;
+    let same = now.iter().map(|one| (one.nonce, one.tx_hash)).eq(ahead.list.iter().copied());
+    if same { Ok(()) } else { Err(changed_meanwhile("other transactions of this key came or went")) }
 }
 
 /// Reads again, on this connection and with shared locks: the agent with its guardrails, which [`reserve`] applies, the credential, the

@@ -408,9 +408,13 @@ mod tests {
             expect(&rules, &calls, expected);
         }
         let block = Guardrails { block_unlimited_approvals: true, ..Guardrails::default() };
-        for (amount, refused) in
-            [(calldata::UNLIMITED, true), (U256::MAX, true), (calldata::UNLIMITED - U256::from(1), false)]
-        {
+        for (amount, refused) in [
+            (calldata::UNLIMITED, true),
+            (U256::MAX, true),
+            (calldata::UNLIMITED_96, true),
+            (calldata::UNLIMITED_96 + U256::from(1), false),
+            (calldata::UNLIMITED - U256::from(1), false),
+        ] {
             let calls = call(T, &approveCall { spender: B, amount });
             expect(&block, &calls, refused.then_some("tx_block_unlimited_approvals"));
         }
@@ -464,6 +468,30 @@ mod tests {
         // Allowed, and under a recipient allowlist all the same not known to be harmless.
         let listed = Guardrails { to_allowlist: vec![T, U, B], ..allowed };
         expect(&listed, &call(T, &own), Some("is not understood"));
+    }
+
+    #[test]
+    fn threat_17_what_a_commanded_wallet_does_unseen_is_refused_by_rules_about_tokens() {
+        let rules = limited(None, Some(5));
+        let nothing = Effects::default();
+        let unknown = Bytes::from_static(&[1, 2, 3, 4]);
+        let on = |calls: &Calls, seen| {
+            let found = check(&rules, &Facts { seen, ..facts(calls) });
+            found.into_iter().map(|violation| violation.to_string()).collect::<Vec<_>>()
+        };
+        let hidden = safe(T, 0, unknown.to_vec(), 0);
+        for seen in [Seen::Effects(&nothing), Seen::Nothing, Seen::Later] {
+            let texts = on(&hidden, seen);
+            assert!(texts.len() == 1 && texts[0].contains(&format!("that {U} would make")), "{texts:?}");
+        }
+        assert!(check(&Guardrails::default(), &facts(&hidden)).is_empty());
+        // The signer's own call, and a contract's own functions called for the signer, a simulation shows.
+        for calls in [calldata::read(T, U256::ZERO, &unknown), call(T, &multicallCall { calls: vec![unknown.clone()] })]
+        {
+            assert!(on(&calls, Seen::Effects(&nothing)).is_empty());
+            assert!(!on(&calls, Seen::Nothing).is_empty());
+        }
+        assert!(on(&safe(T, 0, send(A, 1).abi_encode(), 0), Seen::Nothing).is_empty());
     }
 
     #[test]

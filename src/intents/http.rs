@@ -16,9 +16,11 @@ use time::OffsetDateTime;
 
 use super::parse::Kind;
 use super::{IntentError, Submitted, store, view};
-use crate::access::{Actor, Principal};
+use crate::access::http::require;
+use crate::access::{Action, Actor, Principal};
 use crate::agents;
 use crate::app::App;
+use crate::audit::Resource;
 use crate::http::extract::{Body, Members};
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
@@ -100,6 +102,7 @@ fn agent_id_of(text: &str) -> Result<AgentId, Problem> {
 /// An agent reads its own transactions; a human those of the organisation's agents.
 async fn readable_agent(app: &App, principal: &Principal, text: &str) -> Result<AgentId, Problem> {
     let agent_id = agent_id_of(text)?;
+    require(app, principal, Action::TransactionRead, Resource::new("agent", agent_id)).await?;
     match principal.actor {
         Actor::Agent(own) if own == agent_id => Ok(agent_id),
         Actor::Agent(_) => Err(Problem::forbidden("an agent reads its own transactions only")),

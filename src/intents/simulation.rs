@@ -214,6 +214,8 @@ async fn plan(
 #[derive(Default)]
 struct Priors {
     unmined: Vec<UnsignedTx>,
+    /// One of them is only signed, and may never be sent.
+    withheld: bool,
     /// Balance, and what the unmined ones can still cost.
     funds: BTreeMap<Address, (Wei, Wei)>,
 }
@@ -225,10 +227,16 @@ impl Priors {
         }
         let lane = Lane { chain_id: chain.spec().chain_id, address };
         let unreachable = |error: crate::chain::RpcError| IntentError::could_not_check(error.to_string());
-        let (balance, latest) =
-            tokio::try_join!(rpc.balance(address), rpc.latest_nonce(address)).map_err(unreachable)?;
-        let (open_cost, _) = store::open_cost(&mut *app.db.acquire().await?, lane, latest).await?;
-        self.unmined.extend(store::unmined_of(&app.db, lane, UNMINED_MAX as u64 + 1).await?);
+        let (balance, latest, pending) =
+            tokio::try_join!(rpc.balance(address), rpc.latest_nonce(address), rpc.pending_nonce(address))
+                .map_err(unreachable)?;
+        let mut conn = app.db.acquire().await?;
+        let (open_cost, _) = store::open_cost(&mut conn, lane, latest).await?;
+        let own = store::likely_nonce(&mut conn, lane, pending, latest).await?;
+        for row in store::ahead_of(&mut conn, lane, latest, own, UNMINED_MAX as u64 + 1).await? {
+            self.withheld |= row.withheld;
+            self.unmined.push(row.tx);
+        }
         self.funds.insert(address, (balance, open_cost));
         Ok(())
     }
@@ -277,6 +285,9 @@ async fn simulate_steps(
     if !trials.is_empty() {
         let backend = settings::backend(app, agent.org_id).await?;
         simulations = simulate::simulate_bundle(&backend, chain, &prior.unmined, &trials).await?;
+        if prior.withheld {
+            simulations = simulations.into_iter().map(Simulation::without_effects).collect();
+        }
     }
     let all_good = simulations.iter().all(|simulation| simulation.status == SimulationStatus::Success);
     if simulations.len() == trials.len() && all_good {

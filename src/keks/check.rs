@@ -3,8 +3,8 @@
 use anyhow::bail;
 use sqlx::PgPool;
 
-use super::store;
-use crate::hsm::{self, Hsm, HsmError, KekState, signature};
+use super::{sealed, store};
+use crate::hsm::{self, Envelope, Hsm, HsmError, KekState, signature};
 use crate::vaults::{keys, secrets};
 
 /// Failures that are listed by name.
@@ -55,17 +55,34 @@ pub async fn run(pool: &PgPool, hsm: &Hsm, count: i64) -> anyhow::Result<()> {
 
     let samples = secrets::store::sample(&mut conn, count).await?;
     let mut failures = Vec::new();
-    for sample in &samples {
-        if let Err(error) = hsm.open(&sample.aad, &sample.envelope).await {
-            only_integrity(&error)?;
-            failures.push(format!("version {} of secret {}: {error}", sample.place.1, sample.place.0));
+    for (place, sample) in &samples {
+        let what = format!("version {} of secret {}", place.1, place.0);
+        match sample {
+            Err(_) => failures.push(unreadable(&what)),
+            Ok(sample) => failures.extend(opens(hsm, &what, &sample.aad, &sample.envelope).await?),
         }
     }
     findings.sample("secrets opened", samples.len(), secrets_total, &failures);
 
+    for table in sealed::TABLES {
+        let (samples, total) = table.sample(&mut conn, count).await?;
+        let mut failures = Vec::new();
+        for (key, sample) in &samples {
+            match sample {
+                Err(_) => failures.push(unreadable(key)),
+                Ok((aad, envelope)) => failures.extend(opens(hsm, key, aad, envelope).await?),
+            }
+        }
+        findings.sample(&format!("{} opened", table.table), samples.len(), total, &failures);
+    }
+
     let samples = keys::store::sample(&mut conn, count).await?;
     let mut failures = Vec::new();
-    for key in &samples {
+    for (id, key) in &samples {
+        let Ok(key) = key else {
+            failures.push(unreadable(&format!("signing key {id}")));
+            continue;
+        };
         // What comes back has recovered to the stored public key; that its address is the row's was checked when the row was read.
         let digest = signature::check_digest(key.id.0.as_bytes());
         if let Err(error) = hsm.sign(&key.context(), &key.key_ref, &key.public_key, digest).await {
@@ -86,6 +103,21 @@ pub async fn run(pool: &PgPool, hsm: &Hsm, count: i64) -> anyhow::Result<()> {
     }
     println!("Database and token belong together.");
     Ok(())
+}
+
+/// What is wrong with a sealed row, if anything.
+async fn opens(hsm: &Hsm, what: &str, aad: &[u8], envelope: &Envelope) -> anyhow::Result<Option<String>> {
+    match hsm.open(aad, envelope).await {
+        Ok(_) => Ok(None),
+        Err(error) => {
+            only_integrity(&error)?;
+            Ok(Some(format!("{what}: {error}")))
+        }
+    }
+}
+
+fn unreadable(what: &str) -> String {
+    format!("{what}: its row cannot be read")
 }
 
 /// A failure of the row is a finding; a failure of the HSM ends the look.

@@ -132,9 +132,10 @@ async fn signing_keys(app: &Arc<App>, purpose: KekPurpose, old: KekId) -> Result
         let mut conn = app.db.acquire().await?;
         let batch = keys::store::held_by(&mut conn, purpose, old, after, BATCH).await?;
         drop(conn);
-        let Some(last) = batch.last() else { return Ok(Some(stuck)) };
-        after = last.id;
-        let work = futures::stream::iter(batch).map(|key| async move {
+        let Some((last, _)) = batch.last() else { return Ok(Some(stuck)) };
+        after = *last;
+        let work = futures::stream::iter(batch).map(|(id, key)| async move {
+            let Ok(key) = key else { return unreadable(format!("signing key {id}")) };
             let context = key.context();
             let fresh = match app.hsm.rewrap(&context, &key.key_ref, &key.public_key).await {
                 Ok(fresh) => fresh,
@@ -165,9 +166,10 @@ async fn table_of(app: &Arc<App>, table: &SealedTable, old: KekId, stuck: &mut S
     let mut after = String::new();
     while go_on(app).await? {
         let batch = table.sealed_by(&mut *app.db.acquire().await?, old, &after, BATCH).await?;
-        let Some(last) = batch.last() else { return Ok(true) };
-        after.clone_from(&last.key);
-        let work = futures::stream::iter(batch).map(|row| async move {
+        let Some((last, _)) = batch.last() else { return Ok(true) };
+        after.clone_from(last);
+        let work = futures::stream::iter(batch).map(|(key, row)| async move {
+            let Ok(row) = row else { return unreadable(format!("{key} of {}", table.table)) };
             let fresh = match app.hsm.reseal(&row.aad, &row.dek).await {
                 Ok(fresh) => fresh,
                 Err(error) => return failed(format!("{} of {}", row.key, table.table), error),
@@ -186,17 +188,17 @@ async fn secret_versions(app: &Arc<App>, old: KekId, stuck: &mut Stuck) -> Resul
         let mut conn = app.db.acquire().await?;
         let batch = secrets::store::sealed_by(&mut conn, old, after, BATCH).await?;
         drop(conn);
-        let Some(last) = batch.last() else { return Ok(true) };
-        after = last.place;
-        let work = futures::stream::iter(batch).map(|version| async move {
+        let Some((last, _)) = batch.last() else { return Ok(true) };
+        after = *last;
+        let work = futures::stream::iter(batch).map(|(place, version)| async move {
+            let what = format!("version {} of secret {}", place.1, place.0);
+            let Ok(version) = version else { return unreadable(what) };
             let fresh = match app.hsm.reseal(&version.aad, &version.dek).await {
                 Ok(fresh) => fresh,
-                Err(error) => {
-                    return failed(format!("version {} of secret {}", version.place.1, version.place.0), error);
-                }
+                Err(error) => return failed(what, error),
             };
             replaced(async {
-                secrets::store::replace_dek(&mut *app.db.acquire().await?, version.place, &version.dek, &fresh).await
+                secrets::store::replace_dek(&mut *app.db.acquire().await?, place, &version.dek, &fresh).await
             })
             .await
         });
@@ -208,6 +210,10 @@ async fn secret_versions(app: &Arc<App>, old: KekId, stuck: &mut Stuck) -> Resul
 /// Whether this daemon still has the work, asked before each batch.
 async fn go_on(app: &App) -> Result<bool, KekError> {
     Ok(!app.stopping.is_cancelled() && store::take_lease(&app.db, app.daemon_id).await?)
+}
+
+fn unreadable(what: String) -> Outcome {
+    Outcome::Stuck(format!("{what}: its row cannot be read"))
 }
 
 fn failed(what: String, error: HsmError) -> Outcome {

@@ -16,8 +16,8 @@ pub mod rules;
 pub mod sealed;
 pub mod store;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
@@ -103,6 +103,29 @@ fn myself(hsm: &Hsm, id: DaemonId, note: Option<String>) -> rules::Daemon {
     rules::Daemon { id, keks: adopted.iter().map(|(id, _)| *id).collect(), active_keks: active, note }
 }
 
+/// When this daemon last read the rows of the keys and found those keys.
+#[derive(Debug)]
+pub struct LastLook(Mutex<Instant>);
+
+impl LastLook {
+    /// A look that began at `at` has succeeded.
+    #[must_use]
+    pub fn new(at: Instant) -> Self {
+        Self(Mutex::new(at))
+    }
+
+    fn set(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// Whether keys may have changed places without this daemon: the others wait for it for [`store::LIVE_S`] after it was last heard of,
+    /// which was after its last look. Until it has looked again, what it does not know may be good.
+    #[must_use]
+    pub fn is_too_old(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed().as_secs_f64() > store::LIVE_S
+    }
+}
+
 /// Starts a daemon's part in rotations: one task that keeps its keys as the rows say, one that does the work when it is this daemon's.
 pub fn start(app: &Arc<App>) {
     let pause = Duration::from_millis(app.config.keks.poll_ms.max(10));
@@ -135,6 +158,7 @@ async fn rest(app: &App, pause: Duration) -> bool {
 
 /// One look at the rows: adopts what has changed, and says what this daemon has.
 async fn watch(app: &App, seen: &mut Option<Vec<Kek>>) -> Result<(), KekError> {
+    let began = Instant::now();
     let rows = load(&app.db).await?;
     let mut note = None;
     // A key that was not found is looked for again at every look.
@@ -148,8 +172,9 @@ async fn watch(app: &App, seen: &mut Option<Vec<Kek>>) -> Result<(), KekError> {
             Err(error) => note = Some(error.to_string()),
         }
     }
-    if let Some(note) = &note {
-        tracing::debug!("{note}");
+    match &note {
+        Some(note) => tracing::debug!("{note}"),
+        None => app.kek_look.set(began),
     }
     Ok(store::report(&app.db, &myself(&app.hsm, app.daemon_id, note)).await?)
 }

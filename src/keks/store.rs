@@ -9,7 +9,7 @@ use super::rules::Daemon;
 use crate::db::DbError;
 use crate::ids::{DaemonId, KekId};
 
-pub use sealed::{SealedRow, SealedTable};
+pub use sealed::{Sample, SealedRow, SealedTable};
 
 /// A daemon that was not heard of for so long does not hold up a rotation, in seconds.
 pub const LIVE_S: f64 = 15.0;
@@ -267,9 +267,8 @@ pub async fn inconsistencies(conn: &mut PgConnection) -> Result<Vec<(&'static st
 const INCONSISTENCIES: &[(&str, &str)] = &[
     (
         "rows name a key of the token that is not in use",
-        "SELECT (SELECT count(*) FROM secret_versions v JOIN keks k ON k.id = v.kek_id WHERE k.state NOT IN ('active', 'retiring'))
-              + (SELECT count(*) FROM signing_keys s JOIN keks k ON k.id IN (s.kek_id, s.mac_kek_id)
-                 WHERE k.state NOT IN ('active', 'retiring'))",
+        "SELECT coalesce(sum(u.named), 0)::bigint FROM keks k CROSS JOIN LATERAL kek_uses(k.id) u
+         WHERE k.state NOT IN ('active', 'retiring')",
     ),
     (
         "secrets without their current version",

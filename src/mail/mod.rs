@@ -44,6 +44,16 @@ impl fmt::Debug for Letter {
     }
 }
 
+/// Characters of a stranger's words that a letter repeats.
+const PLAIN_CHARS_MAX: usize = 64;
+
+/// A stranger's words as a letter may repeat them: short, on one line, and nothing that a mail program would make a link of.
+#[must_use]
+pub fn plain(words: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || matches!(c, ' ' | '-' | '_') { c } else { '_' };
+    words.chars().take(PLAIN_CHARS_MAX).map(plain).collect()
+}
+
 /// A letter as the database keeps it.
 #[derive(Debug)]
 pub struct Sealed {

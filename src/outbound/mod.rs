@@ -2,8 +2,8 @@
 //!
 //! Such an address may be meant to reach what only this machine can reach (THREATS: SSRF). So: https, or http to loopback where the
 //! configuration lists it; every address of the name is checked, and the connection goes to what was checked, because the check is
-//! the resolver of the connection itself; no redirects, no proxies from the environment; bounded time and size. RPC nodes and the
-//! simulator come from the configuration alone and are not asked through here.
+//! the resolver of the connection itself; no redirects, no proxies from the environment; bounded time and size. RPC nodes are asked
+//! by `chain`: those of the configuration are the operator's own; those that came over the API are held against the same [`Rules`].
 
 pub mod rules;
 
@@ -155,6 +155,12 @@ impl Outbound {
                 .build()
         };
         Ok(Self { https: client(false)?, http: client(true)?, rules })
+    }
+
+    /// What addresses are held against.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// Whether a URL could be asked at all, as far as can be told without asking anybody.

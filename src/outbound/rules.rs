@@ -26,7 +26,7 @@ pub enum Refusal {
 }
 
 /// The rules, as configured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Networks that may be connected to although they are not public.
     pub allow_private: Networks,

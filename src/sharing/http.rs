@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use super::rules::{Closed, ShareRequest};
 use super::store::{self, After, Listed};
 use super::{Refusal, ShareError, Visitor};
-use crate::access::http::{Ids, authenticate, deny};
-use crate::access::{AccessError, Principal};
+use crate::access::http::{Ids, authenticate, deny, require};
+use crate::access::{AccessError, Action, Principal};
 use crate::app::App;
 use crate::audit::Resource;
 use crate::clock::rfc3339;
@@ -32,6 +32,9 @@ use crate::vaults::secrets::SecretError;
 /// Shares of a page unless the request says otherwise, and at most.
 const PAGE: i64 = 100;
 const PAGE_MAX: i64 = 200;
+
+/// Largest body of the public route: a passphrase.
+const OPEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
@@ -112,7 +115,11 @@ async fn open(
         None
     };
     let share = share.ok_or(ShareError::NotFound)?;
-    let Body(request) = Body::<OpenRequest>::from_request(Request::from_parts(parts, body), &app).await?;
+    if let Some(principal) = &principal {
+        parts.extensions.insert(principal.clone());
+    }
+    let request = Request::from_parts(parts, body);
+    let Body(request) = Body::<OpenRequest, OPEN_BYTES_MAX>::from_request(request, &app).await?;
     let passphrase = match request.passphrase {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(Zeroizing::new(text)),
@@ -137,6 +144,7 @@ async fn revoke(
     principal: Principal,
     Ids(id): Ids<ShareId>,
 ) -> Result<StatusCode, Problem> {
+    require(&app, &principal, Action::ShareManage, Resource::kind("share")).await?;
     match super::revoke(&app, &principal, id).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(ShareError::Refused(refusal)) => {
@@ -151,6 +159,7 @@ async fn accept(
     principal: Principal,
     Ids(id): Ids<ShareId>,
 ) -> Result<StatusCode, Problem> {
+    require(&app, &principal, Action::ShareManage, Resource::kind("share")).await?;
     super::answer(&app, &principal, id, true).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -160,6 +169,7 @@ async fn decline(
     principal: Principal,
     Ids(id): Ids<ShareId>,
 ) -> Result<StatusCode, Problem> {
+    require(&app, &principal, Action::ShareManage, Resource::kind("share")).await?;
     super::answer(&app, &principal, id, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -228,6 +238,7 @@ async fn outbound(
     principal: Principal,
     params: Result<Query<PageParams>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
+    require(&app, &principal, Action::ShareManage, Resource::kind("share")).await?;
     let (after, limit) = page(params)?;
     let mut conn = app.db.acquire().await?;
     Ok(render(store::outbound(&mut conn, &principal, after, limit + 1).await?, limit))
@@ -239,6 +250,7 @@ async fn inbound(
     principal: Principal,
     params: Result<Query<PageParams>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
+    require(&app, &principal, Action::ShareManage, Resource::kind("share")).await?;
     let (after, limit) = page(params)?;
     let mut conn = app.db.acquire().await?;
     Ok(render(store::inbound(&mut conn, &principal, after, limit + 1).await?, limit))

@@ -28,6 +28,11 @@ pub enum SimulateError {
         /// How many.
         count: usize,
     },
+    /// One of our own unmined transactions cannot start (no funds): what comes after it would not run either.
+    #[error(
+        "could not simulate: a transaction of this key that is not mined yet and comes first cannot start (its funds may be gone); cancel it, or wait"
+    )]
+    UnminedCannotStart,
     /// The node cannot simulate several transactions one after the other.
     #[error(
         "could not simulate: {count} transactions come first, and the node of chain {chain} cannot simulate after them (it lacks eth_simulateV1, and debug_traceCall with stateOverrides)"
@@ -47,7 +52,10 @@ impl SimulateError {
         match self {
             Self::Simulator { retry_after_s } => *retry_after_s,
             Self::Configuration(_) => 60,
-            Self::CouldNotCheck(_) | Self::TooManyUnmined { .. } | Self::UnminedNotSupported { .. } => 2,
+            Self::CouldNotCheck(_)
+            | Self::TooManyUnmined { .. }
+            | Self::UnminedCannotStart
+            | Self::UnminedNotSupported { .. } => 2,
         }
     }
 }

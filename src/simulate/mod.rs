@@ -166,6 +166,12 @@ impl Simulation {
         self.complete
     }
 
+    /// The same, not to be relied on for effects: what comes before it may never come.
+    #[must_use]
+    pub fn without_effects(self) -> Self {
+        Self { complete: false, ..self }
+    }
+
     /// [`UnsignedTx::checked_hash`] of exactly what was simulated; `None` where gas or fees were only guessed.
     #[must_use]
     pub fn checked_hash(&self) -> Option<B256> {

@@ -74,7 +74,10 @@ pub async fn delete(app: &App, principal: &Principal) -> Result<(), UserError> {
         )));
     }
     let last = company.humans == 0;
-    store::erase(&mut tx, principal.org_id, user_id, last).await?;
+    store::erase(&mut tx, principal.org_id, user_id).await?;
+    if last {
+        store::freeze(&mut tx, principal.org_id).await?;
+    }
     mail::store::post(&mut tx, &letter).await?;
     let event = Event::by(principal, "user.delete", Resource::new("user", user_id)).with("organisation_frozen", last);
     audit::record(&mut tx, event).await?;

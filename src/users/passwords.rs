@@ -2,6 +2,7 @@
 //! old password, and leaves API keys alone.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::letters::Subject;
 use super::login::confirm_password;
@@ -19,22 +20,40 @@ use crate::mail;
 /// How long a link to a new password lives, in seconds.
 const LIFETIME_S: i32 = 3600;
 
-/// Sends a link to a new password to the address, if it has an account. The caller sees no difference, and both ways do the same work.
+/// Sends a link to a new password to the address, if it has an account. The caller sees no difference: what is done for an account alone
+/// is done after the reply.
 ///
 /// # Errors
 /// [`UserError::Input`], [`UserError::TooMany`]; or it could not be done.
-pub async fn forgot(app: &App, email: &str, peer: Option<IpAddr>) -> Result<(), UserError> {
+pub async fn forgot(app: &Arc<App>, email: &str, peer: Option<IpAddr>) -> Result<(), UserError> {
     let email = rules::email(email)?;
     take(app, Throttle::Mail, address_key(&email), "letters to this address").await?;
     let token = one_time(app).await?;
     let lifetime = time::Duration::seconds(i64::from(LIFETIME_S));
     let letter = letter(app, &email, &Subject::ResetPassword(&token), peer, Some(lifetime)).await?;
+    let background = Arc::clone(app);
+    app.tasks.spawn(async move {
+        if let Err(error) = send_link(&background, &email, &token, &letter, peer).await {
+            tracing::error!(error = %crate::http::problem::chain(&error), "a link to a new password was not sent");
+        }
+    });
+    Ok(())
+}
+
+/// The link becomes good, and its letter is posted, if the address has an account.
+async fn send_link(
+    app: &App,
+    email: &str,
+    token: &OneTime,
+    letter: &mail::Sealed,
+    peer: Option<IpAddr>,
+) -> Result<(), UserError> {
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
-    if let Some(account) = store::account(&mut tx, &email).await?
+    if let Some(account) = store::account(&mut tx, email).await?
         && store::lock(&mut tx, account.user_id).await?.is_some()
     {
         store::put_reset(&mut tx, account.user_id, token.hash(Purpose::Reset), LIFETIME_S).await?;
-        mail::store::post(&mut tx, &letter).await?;
+        mail::store::post(&mut tx, letter).await?;
         let event = Event::new(Actor::Anonymous, "user.password_forgotten", Resource::new("user", account.user_id));
         audit::record(&mut tx, Event { org_id: Some(account.org_id), ip: peer, ..event }).await?;
     }

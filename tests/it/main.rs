@@ -11,6 +11,7 @@ mod harness;
 mod hsm;
 mod hsm_faults;
 mod intents;
+mod keks;
 mod newcomer;
 mod orgs;
 mod platform;

@@ -1,7 +1,7 @@
 //! The functions whose meaning is known, by signature. Pure.
 //!
 //! Sources: ERC-20, 677, 721, 777, 1155, 1363, 2612, 3009, 4337, 6551, 7579, 7821; OpenZeppelin's AccessControl, Ownable and proxies;
-//! Uniswap's Permit2, Multicall and SelfPermit; Multicall 1 to 3; Safe 1.3 to 1.5.
+//! Uniswap's Permit2, Multicall and SelfPermit; Multicall 1 to 3; Safe 1.3 to 1.5; DSProxy.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use alloy::primitives::{Address, U256, keccak256};
 
 use super::abi::{self, Type, Unreadable, Value};
+use super::privileged::PRIVILEGED;
 use super::{Change, TokenEffect};
 
 /// A call that another one makes.
@@ -19,6 +20,8 @@ pub(super) struct Inner<'a> {
     pub data: &'a [u8],
     /// The code runs as the caller: on its storage and with its assets.
     pub delegate: bool,
+    /// The contract calls its own functions for whoever called it: the caller stays the same.
+    pub for_caller: bool,
 }
 
 /// What a call does.
@@ -208,12 +211,12 @@ fn wraps<'a>(inner: impl Iterator<Item = Result<Inner<'a>, Unreadable>>) -> Resu
 }
 
 fn call(target: Address, value: U256, data: &[u8]) -> Inner<'_> {
-    Inner { target, value, data, delegate: false }
+    Inner { target, value, data, delegate: false, for_caller: false }
 }
 
 /// A batch of calls to the contract itself.
 fn own_calls<'a>(this: Address, list: &Value<'a>) -> Result<Meaning<'a>, Unreadable> {
-    wraps(list.list()?.iter().map(|data| Ok(call(this, U256::ZERO, data.bytes()?))))
+    wraps(list.list()?.iter().map(|data| Ok(Inner { for_caller: true, ..call(this, U256::ZERO, data.bytes()?) })))
 }
 
 /// `(target, …, data)[]`, with the value at its place where it has one.
@@ -313,6 +316,23 @@ fn columns<'a>(args: &Value<'a>, has_values: bool) -> Result<Meaning<'a>, Unread
     }))
 }
 
+/// `EntryPoint.handleOps` (ERC-4337): each account is called with what it is asked. It pays the bundler for the gas if a fee is set, an
+/// amount that the calldata does not say; `fees` are where the fees stand.
+fn user_operations<'a>(args: &Value<'a>, fees: &[usize]) -> Result<Meaning<'a>, Unreadable> {
+    wraps(args.at(0)?.list()?.iter().map(|operation| {
+        for at in fees {
+            let fee = operation.at(*at)?;
+            if !fee.uint().or_else(|_| fee.fixed().map(U256::from_be_bytes))?.is_zero() {
+                return Err(Unreadable("the account would pay somebody for gas"));
+            }
+        }
+        Ok(call(operation.at(0)?.address()?, U256::ZERO, operation.at(3)?.bytes()?))
+    }))
+}
+
+/// Holds calls that are not looked for.
+const OPAQUE: Read = |_, _| Err(Unreadable("what it would run is not read"));
+
 #[rustfmt::skip]
 const WRAPS: &[(&str, Read)] = &[
     ("multicall(bytes[])", |this, args| own_calls(this, args.at(0)?)),
@@ -334,6 +354,21 @@ const WRAPS: &[(&str, Read)] = &[
     ("execute(bytes32,bytes)", EXECUTE_BY_MODE),
     ("executeFromExecutor(bytes32,bytes)", EXECUTE_BY_MODE),
     ("execute(address,uint256,bytes,uint8)", operation),
+    ("execute(address,uint256,bytes,uint256)", operation),
+    ("executeCall(address,uint256,bytes)",
+        |_, args| wraps(std::iter::once(Ok(call(args.at(0)?.address()?, args.at(1)?.uint()?, args.at(2)?.bytes()?))))),
+    // DSProxy runs the code as itself.
+    ("execute(address,bytes)", |_, args| {
+        let inner = call(args.at(0)?.address()?, U256::ZERO, args.at(1)?.bytes()?);
+        wraps(std::iter::once(Ok(Inner { delegate: true, ..inner })))
+    }),
+    ("execute(bytes,bytes)", OPAQUE),
+    ("handleOps((address,uint256,bytes,bytes,uint256,uint256,uint256,uint256,uint256,bytes,bytes)[],address)",
+        |_, args| user_operations(args, &[7, 8])),
+    ("handleOps((address,uint256,bytes,bytes,bytes32,uint256,bytes32,bytes,bytes)[],address)",
+        |_, args| user_operations(args, &[6])),
+    ("handleAggregatedOps(((address,uint256,bytes,bytes,uint256,uint256,uint256,uint256,uint256,bytes,bytes)[],address,bytes)[],address)", OPAQUE),
+    ("handleAggregatedOps(((address,uint256,bytes,bytes,bytes32,uint256,bytes32,bytes,bytes)[],address,bytes)[],address)", OPAQUE),
     ("execTransaction(address,uint256,bytes,uint8,uint256,uint256,uint256,address,address,bytes)", EXEC_TRANSACTION),
     ("execTransactionFromModule(address,uint256,bytes,uint8)", operation),
     ("execTransactionFromModuleReturnData(address,uint256,bytes,uint8)", operation),
@@ -342,49 +377,6 @@ const WRAPS: &[(&str, Read)] = &[
 
 /// The one function that is understood also when it is delegated to: it is made for that.
 pub(super) const MULTI_SEND_SIGNATURE: &str = "multiSend(bytes)";
-
-const PRIVILEGED: &[&str] = &[
-    "transferOwnership(address)",
-    "transferOwnership(address,bool,bool)",
-    "renounceOwnership()",
-    "setOwner(address)",
-    "changeOwner(address)",
-    "setPendingOwner(address)",
-    "grantRole(bytes32,address)",
-    "revokeRole(bytes32,address)",
-    "renounceRole(bytes32,address)",
-    "beginDefaultAdminTransfer(address)",
-    "setAuthority(address)",
-    "setAdmin(address)",
-    "setPendingAdmin(address)",
-    "changeAdmin(address)",
-    "changeProxyAdmin(address,address)",
-    "setImplementation(address)",
-    "upgradeTo(address)",
-    "upgradeToAndCall(address,bytes)",
-    "upgrade(address,address)",
-    "upgradeAndCall(address,address,bytes)",
-    "diamondCut((address,uint8,bytes4[])[],address,bytes)",
-    "addMinter(address)",
-    // Safe.
-    "addOwnerWithThreshold(address,uint256)",
-    "removeOwner(address,address,uint256)",
-    "swapOwner(address,address,address)",
-    "changeThreshold(uint256)",
-    "changeMasterCopy(address)",
-    "enableModule(address)",
-    "disableModule(address,address)",
-    "setGuard(address)",
-    "setModuleGuard(address)",
-    "setFallbackHandler(address)",
-    // Other smart accounts.
-    "addOwnerAddress(address)",
-    "addOwnerPublicKey(bytes32,bytes32)",
-    "removeOwnerAtIndex(uint256)",
-    "removeOwnerAtIndex(uint256,bytes)",
-    "installModule(uint256,address,bytes)",
-    "uninstallModule(uint256,address,bytes)",
-];
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! What calldata says: the calls inside of calls, whom they pay, what they approve. Pure.
 //!
 //! - [`abi`]: arguments, read strictly.
-//! - [`known`]: the functions whose meaning is known.
+//! - [`known`]: the functions whose meaning is known; [`privileged`]: those that are off unless they are allowed.
 //! - [`walk`]: through batches and wallets to the calls inside, to a bound.
 //!
 //! Calldata says what a contract is asked, by the selector that standards give it. What the contract does then is its own affair:
@@ -9,14 +9,17 @@
 
 pub mod abi;
 mod known;
+mod privileged;
 mod walk;
 
 use alloy::primitives::{Address, U256};
 
 pub use walk::read;
 
-/// From here on an approval is taken as unlimited: Permit2's largest amount. No token has that many of its smallest unit.
-pub const UNLIMITED: U256 = U256::from_limbs([u64::MAX, u64::MAX, u32::MAX as u64, 0]);
+/// From here on an approval is taken as unlimited: 2^128. No token has that many of its smallest unit.
+pub const UNLIMITED: U256 = U256::from_limbs([0, 0, 1, 0]);
+/// And this one amount, 2^96 − 1: tokens with 96-bit amounts (COMP, UNI) write "unlimited" so.
+pub const UNLIMITED_96: U256 = U256::from_limbs([u64::MAX, u32::MAX as u64, 0, 0]);
 
 /// Everything that a transaction does as far as its calldata tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct Call {
     pub kind: Kind,
     /// Why it needs `tx_allow_privileged_calls`, if so.
     pub privileged: Option<&'static str>,
+    /// The batch or wallet that makes it; `None` where the signer does, or a contract calls itself for the signer.
+    pub by: Option<Address>,
 }
 
 /// What is known of a call.
@@ -99,7 +104,7 @@ impl TokenEffect {
     pub fn is_unlimited(&self) -> bool {
         match self.change {
             Change::Operator => true,
-            Change::Approval => self.amount >= UNLIMITED,
+            Change::Approval => self.amount >= UNLIMITED || self.amount == UNLIMITED_96,
             Change::Transfer | Change::Revocation => false,
         }
     }

@@ -18,8 +18,8 @@ const BYTES_MAX: usize = 4 << 20;
 #[must_use]
 pub fn read(to: Address, value: U256, data: &[u8]) -> Calls {
     let mut walk = Walk { found: Calls::default(), budget: Budget::default(), bytes: BYTES_MAX };
-    let own = Inner { target: to, value, data, delegate: false };
-    walk.found.native = walk.call(&own, to, 0);
+    let own = Inner { target: to, value, data, delegate: false, for_caller: false };
+    walk.found.native = walk.call(&own, to, None, 0);
     walk.found
 }
 
@@ -30,9 +30,9 @@ struct Walk {
 }
 
 impl Walk {
-    /// Looks at one call, made by or, for a delegatecall, running as `caller`. Returns the native value that leaves by it: its own, or
-    /// more where its inner calls pay from what the contract has.
-    fn call(&mut self, call: &Inner<'_>, caller: Address, depth: usize) -> U256 {
+    /// Looks at one call, made by or, for a delegatecall, running as `caller`; `by` is the account that makes it where that is not the
+    /// signer. Returns the native value that leaves by it: its own, or more where its inner calls pay from what the contract has.
+    fn call(&mut self, call: &Inner<'_>, caller: Address, by: Option<Address>, depth: usize) -> U256 {
         let selector = call.data.first_chunk::<4>().copied();
         let at = self.found.calls.len();
         let privileged = call.delegate.then_some("delegatecall");
@@ -42,6 +42,7 @@ impl Walk {
             selector,
             kind: Kind::Unknown,
             privileged,
+            by,
         });
         if call.data.is_empty() {
             self.found.calls[at].kind = if call.delegate { Kind::Unknown } else { Kind::Plain };
@@ -81,7 +82,8 @@ impl Walk {
                 self.unreadable(at, "it holds too many calls", true);
                 break;
             }
-            paid = paid.saturating_add(self.call(inner, this, depth + 1));
+            let by = if inner.for_caller { by } else { Some(this) };
+            paid = paid.saturating_add(self.call(inner, this, by, depth + 1));
         }
         call.value.max(paid)
     }
@@ -149,6 +151,12 @@ mod tests {
             function transferFrom(AllowanceTransfer[] details);
             function permitTransferFrom(PermitTransferBatch permit, To[] details, address owner, bytes signature);
         }
+        struct PackedOp { address sender; uint256 nonce; bytes initCode; bytes callData; bytes32 limits; uint256 gas; bytes32 fees; bytes paymaster; bytes signature; }
+        struct PlainOp { address sender; uint256 nonce; bytes initCode; bytes callData; uint256 a; uint256 b; uint256 c; uint256 maxFee; uint256 tip; bytes paymaster; bytes signature; }
+        interface Packed7 { function handleOps(PackedOp[] ops, address beneficiary); }
+        interface Plain6 { function handleOps(PlainOp[] ops, address beneficiary); }
+        interface Ds { function execute(address target, bytes data); }
+        interface Bound { function executeCall(address to, uint256 value, bytes data); }
         function multicall(bytes[] calls);
         function aggregate3(Call3[] calls);
         function aggregate3Value(Call3Value[] calls);
@@ -383,6 +391,56 @@ mod tests {
             let found =
                 read(X, U256::ZERO, &data(&executeCall { mode: mode(head), executionData: encoded.clone().into() }));
             assert!(matches!(found.calls[0].kind, Kind::Unreadable(_)) && found.calls[0].privileged.is_some());
+        }
+    }
+
+    #[test]
+    fn threat_17_proxies_bound_accounts_and_user_operations_are_wallets() {
+        let bound = data(&Bound::executeCallCall { to: T, value: n(3), data: send() });
+        let found = read(O, U256::ZERO, &bound);
+        assert_eq!((found.tokens.len(), found.native, found.calls[1].by), (1, n(3), Some(O)));
+        let proxy = read(O, U256::ZERO, &data(&Ds::executeCall { target: T, data: send() }));
+        assert_eq!((proxy.understood(), proxy.calls[1].privileged), (false, Some("delegatecall")));
+        let packed = |fee: u64| PackedOp {
+            sender: O,
+            nonce: n(0),
+            initCode: Bytes::new(),
+            callData: bound.clone(),
+            limits: Default::default(),
+            gas: n(0),
+            fees: n(fee).into(),
+            paymaster: Bytes::new(),
+            signature: Bytes::new(),
+        };
+        let plain = |fee: u64| PlainOp {
+            sender: O,
+            nonce: n(0),
+            initCode: Bytes::new(),
+            callData: bound.clone(),
+            a: n(0),
+            b: n(0),
+            c: n(0),
+            maxFee: n(fee),
+            tip: n(0),
+            paymaster: Bytes::new(),
+            signature: Bytes::new(),
+        };
+        let both = |fee| {
+            [
+                data(&Packed7::handleOpsCall { ops: vec![packed(fee)], beneficiary: P }),
+                data(&Plain6::handleOpsCall { ops: vec![plain(fee)], beneficiary: P }),
+            ]
+        };
+        for calldata in both(0) {
+            let found = read(X, U256::ZERO, &calldata);
+            assert!(found.understood());
+            assert_eq!(
+                (found.tokens.len(), found.native, found.calls[1].by, found.calls[2].by),
+                (1, n(3), Some(X), Some(O))
+            );
+        }
+        for calldata in both(1) {
+            assert!(matches!(read(X, U256::ZERO, &calldata).calls[0].kind, Kind::Unreadable(_)));
         }
     }
 

@@ -66,9 +66,16 @@ pub(super) fn check(rules: Rules<'_>, facts: &Facts<'_>, violations: &mut Vec<Vi
             }
         }
     }
-    if matter(rules) && matches!(facts.seen, Seen::Nothing) {
+    if matter(rules) {
         let unknown = facts.calls.calls.iter().filter(|call| call.kind == Kind::Unknown);
-        violations.extend(unknown.map(|call| Violation::Unseen { contract: call.target, selector: call.selector }));
+        // A simulation shows what goes from the signer, not what goes from a wallet that it commands.
+        violations.extend(unknown.filter_map(|call| match call.by {
+            Some(by) => Some(Violation::UnseenWallet { by, contract: call.target, selector: call.selector }),
+            None if matches!(facts.seen, Seen::Nothing) => {
+                Some(Violation::Unseen { contract: call.target, selector: call.selector })
+            }
+            None => None,
+        }));
     }
 }
 

@@ -94,6 +94,19 @@ pub enum Violation {
         /// The cap.
         limit: U256,
     },
+    /// Rules about tokens, and a call that a wallet or a batch makes and that may do anything to what it has.
+    #[error(
+        "the call {} of {contract} that {by} would make is not understood, so the rules about tokens cannot be applied to what {by} holds: let the tokens be moved by calls that are understood",
+        show(*.selector)
+    )]
+    UnseenWallet {
+        /// The wallet or batch.
+        by: Address,
+        /// What it would call.
+        contract: Address,
+        /// Its function.
+        selector: Option<[u8; 4]>,
+    },
     /// Rules about tokens, and a call that may do anything to them.
     #[error(
         "the call {} of {contract} is not understood and no complete simulation shows which tokens it moves, as the rules about tokens need: the chain's node must offer eth_simulateV1 or debug_traceCall, or the tokens be moved by calls that are understood",

@@ -1,9 +1,10 @@
 //! What a lane's open slots hold and cost, and what became of sending their bytes.
 
+use alloy::primitives::B256;
 use sqlx::{PgConnection, PgPool, Row as _};
 
 use super::super::lanes::Lane;
-use super::{signed, unsigned, unsigned_tx};
+use super::{hash_from, signed, slots_between, unsigned, unsigned_tx};
 use crate::chain::tx::UnsignedTx;
 use crate::money::Wei;
 
@@ -24,20 +25,70 @@ pub async fn open_cost(conn: &mut PgConnection, lane: Lane, mined: u64) -> Resul
     Ok((row.try_get("cost")?, unsigned(row.try_get("open")?)))
 }
 
-/// Our own unmined transactions of the lane in nonce order, at most `limit`: what a simulation must apply first.
-pub async fn unmined_of(pool: &PgPool, lane: Lane, limit: u64) -> Result<Vec<UnsignedTx>, sqlx::Error> {
+/// One of our own transactions that goes before another of its key.
+#[derive(Clone, Debug)]
+pub struct AheadRow {
+    /// Its nonce.
+    pub nonce: u64,
+    /// The hash of its latest bytes.
+    pub tx_hash: B256,
+    /// Its bytes were given out and no node is known to have them: it may never be mined.
+    pub withheld: bool,
+    /// What it says.
+    pub tx: UnsignedTx,
+}
+
+/// Our own transactions of the lane with nonces from `mined` to `own` (excluded), in nonce order, at most `limit`: what runs before `own`
+/// on a state that has used the nonces below `mined`. Recorded as mined or not: what counts is that state.
+pub async fn ahead_of(
+    conn: &mut PgConnection,
+    lane: Lane,
+    mined: u64,
+    own: u64,
+    limit: u64,
+) -> Result<Vec<AheadRow>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT i.chain_id, i.from_address, i.to_address, i.value_wei, i.data, i.gas_limit, i.gas_price, i.max_fee_per_gas,
-                i.max_priority_fee_per_gas
-         FROM slots s JOIN intents i ON i.id = s.intent_id
-         WHERE s.chain_id = $1 AND s.address = $2 AND s.state IN ('signed', 'broadcast') ORDER BY s.nonce LIMIT $3",
+        "SELECT s.nonce, s.sign_only AND s.state = 'signed' AS withheld, a.tx_hash, i.chain_id, i.from_address, i.to_address, i.value_wei,
+                i.data, i.gas_limit, i.gas_price, i.max_fee_per_gas, i.max_priority_fee_per_gas
+         FROM slots s JOIN intents i ON i.id = s.intent_id, LATERAL (
+             SELECT tx_hash FROM attempts a WHERE a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce
+             ORDER BY a.created_at DESC, a.id LIMIT 1) AS a
+         WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce >= $3 AND s.nonce < $4 AND s.state <> 'foreign'
+         ORDER BY s.nonce LIMIT $5",
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())
+    .bind(signed(mined))
+    .bind(signed(own))
     .bind(signed(limit))
-    .fetch_all(pool)
+    .fetch_all(conn)
     .await?;
-    rows.iter().map(unsigned_tx).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(AheadRow {
+                nonce: unsigned(row.try_get("nonce")?),
+                tx_hash: hash_from(row.try_get("tx_hash")?)?,
+                withheld: row.try_get("withheld")?,
+                tx: unsigned_tx(row)?,
+            })
+        })
+        .collect()
+}
+
+/// Nonces in a row that are looked at for a free one.
+const TAKEN_MAX: u64 = 256;
+
+/// The nonce that the lane would give out now, by the node's counts. A guess without the lane's lock: T1 compares.
+pub async fn likely_nonce(conn: &mut PgConnection, lane: Lane, pending: u64, latest: u64) -> Result<u64, sqlx::Error> {
+    let next: Option<i64> = sqlx::query_scalar("SELECT next_nonce FROM lanes WHERE chain_id = $1 AND address = $2")
+        .bind(signed(lane.chain_id.0))
+        .bind(lane.address.as_slice())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let start = next.map_or(latest, unsigned).max(pending);
+    let end = start.saturating_add(TAKEN_MAX);
+    let taken = slots_between(conn, lane, start, end).await?;
+    Ok((start..end).find(|nonce| !taken.contains(nonce)).unwrap_or(end))
 }
 
 /// A node has the slot's bytes.

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
 use crate::db::DbError;
-use crate::hsm::SealedDek;
+use crate::hsm::{Envelope, SealedDek};
 use crate::ids::KekId;
 
 /// A table whose rows have a sealed DEK of their own.
@@ -41,8 +41,20 @@ struct Row {
     dek_sealed: Vec<u8>,
 }
 
+#[derive(FromRow)]
+struct WholeRow {
+    #[sqlx(flatten)]
+    row: Row,
+    nonce: Vec<u8>,
+    ciphertext: Vec<u8>,
+}
+
+/// A row's key, what binds it, and all of it, unless it cannot be read.
+pub type Sample = (String, Result<(Vec<u8>, Envelope), DbError>);
+
 impl SealedTable {
-    /// The rows whose DEK a `data` key of the token seals, whose key is after `after`.
+    /// The rows whose DEK a `data` key of the token seals, whose key is after `after`, each with its key. One that cannot be read must not
+    /// keep the others from being taken.
     ///
     /// # Errors
     /// As any statement.
@@ -52,19 +64,54 @@ impl SealedTable {
         kek: KekId,
         after: &str,
         limit: i64,
-    ) -> Result<Vec<SealedRow>, DbError> {
+    ) -> Result<Vec<(String, Result<SealedRow, DbError>)>, DbError> {
         let Self { table, key, prefix, .. } = self;
-        let bound: Vec<String> = self.bound.iter().map(|column| format!("{column}::text")).collect();
         let sql = format!(
-            "SELECT {key}::text AS key, ARRAY[{}] AS bound, {prefix}kek_id AS kek_id, {prefix}dek_iv AS dek_iv,
-                    {prefix}dek_sealed AS dek_sealed
-             FROM {table} WHERE {prefix}kek_id = $1 AND {key}::text COLLATE \"C\" > $2 ORDER BY {key}::text COLLATE \"C\" LIMIT $3",
-            bound.join(", ")
+            "SELECT {} FROM {table} WHERE {prefix}kek_id = $1 AND {key}::text COLLATE \"C\" > $2
+             ORDER BY {key}::text COLLATE \"C\" LIMIT $3",
+            self.columns()
         );
         // Of constants of this binary alone.
         let rows: Vec<Row> =
             sqlx::query_as(AssertSqlSafe(sql)).bind(kek).bind(after).bind(limit).fetch_all(conn).await?;
-        rows.into_iter().map(|row| self.read(row)).collect()
+        Ok(rows.into_iter().map(|row| (row.key.clone(), self.read(row))).collect())
+    }
+
+    fn columns(&self) -> String {
+        let Self { key, prefix, .. } = self;
+        let bound: Vec<String> = self.bound.iter().map(|column| format!("{column}::text")).collect();
+        format!(
+            "{key}::text AS key, ARRAY[{}] AS bound, {prefix}kek_id AS kek_id, {prefix}dek_iv AS dek_iv, {prefix}dek_sealed AS dek_sealed",
+            bound.join(", ")
+        )
+    }
+
+    /// Some rows, whole, to be opened as a check; and how many there are.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn sample(&self, conn: &mut PgConnection, count: i64) -> Result<(Vec<Sample>, i64), DbError> {
+        let Self { table, prefix, .. } = self;
+        let sql = format!("SELECT count(*) FROM {table} WHERE {prefix}kek_id IS NOT NULL");
+        let total = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *conn).await?;
+        let sql = format!(
+            "SELECT {}, {prefix}nonce AS nonce, {prefix}ciphertext AS ciphertext FROM {table} WHERE {prefix}kek_id IS NOT NULL
+             ORDER BY random() LIMIT $1",
+            self.columns()
+        );
+        let rows: Vec<WholeRow> = sqlx::query_as(AssertSqlSafe(sql)).bind(count).fetch_all(conn).await?;
+        Ok((rows.into_iter().map(|row| self.read_whole(row)).collect(), total))
+    }
+
+    fn read_whole(&self, row: WholeRow) -> Sample {
+        let key = row.row.key.clone();
+        let read = self.read(row.row).and_then(|sealed| {
+            let nonce = row.nonce.as_slice().try_into().map_err(|_| {
+                DbError::Internal(sqlx::Error::Decode(format!("{key}: the nonce has not 12 bytes").into()))
+            })?;
+            Ok((sealed.aad, Envelope { dek: sealed.dek, nonce, ciphertext: row.ciphertext }))
+        });
+        (key, read)
     }
 
     fn read(&self, row: Row) -> Result<SealedRow, DbError> {

@@ -127,7 +127,7 @@ async fn accept(
     };
     let token_hash = Token::parse(&token).ok_or_else(not_valid)?.hash();
     // Before the password is hashed, which is slow by design.
-    if !store::is_open(&mut *app.db.acquire().await?, &token_hash).await? {
+    if store::organisation_of(&mut *app.db.acquire().await?, &token_hash).await?.is_none() {
         return Err(not_valid());
     }
     let password_hash = app.passwords.hash(&password, *app.hsm.random::<16>().await?).await?;

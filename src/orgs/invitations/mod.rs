@@ -201,15 +201,16 @@ pub async fn invite(
     Ok((invitation, token))
 }
 
-/// What the invited reads.
+/// What the invited reads. The organisation's name is what somebody chose who signed up: only what cannot become a link is repeated.
 fn letter(url: &str, organisation: &str, email: &str, role: Role, token: &Token) -> Letter {
+    let organisation = mail::plain(organisation);
     let role = match role {
         Role::Owner => "an owner",
         Role::Admin => "an admin",
         Role::Member => "a member",
     };
     let body = format!(
-        "You are invited to join {organisation} as {role}.\n\nTo accept, open this link and choose a password:\n\n  \
+        "You are invited to join \"{organisation}\" as {role}.\n\nTo accept, open this link and choose a password:\n\n  \
          {url}/accept-invite#{}\n\nIt holds for {DAYS} days and works once. If you do not know what this is about, ignore this \
          message: nothing happens.\n",
         token.reveal()
@@ -217,7 +218,7 @@ fn letter(url: &str, organisation: &str, email: &str, role: Role, token: &Token)
     Letter {
         kind: "invitation",
         recipient: email.to_owned(),
-        subject: format!("Invitation to {organisation}").into(),
+        subject: format!("Invitation to \"{organisation}\"").into(),
         body: Zeroizing::new(body),
         expires_at: crate::clock::now() + time::Duration::days(i64::from(DAYS)),
     }
@@ -250,7 +251,7 @@ pub struct Joined {
 /// Accepts an invitation, in the caller's transaction: it is used up, and the human is a member, with its commit. Of any number at once
 /// with one token, one joins. What the inviter may not give any more is not given.
 ///
-/// Locks the invitation, the organisation's limits, then the inviter (shared).
+/// Locks the organisation's limits, as whoever invites does, then the invitation, then the inviter (shared).
 ///
 /// # Errors
 /// [`InviteError`]: `NotValid`, `EmailTaken`, `Limit`, or the database's.
@@ -259,9 +260,10 @@ pub async fn accept(
     token_hash: &[u8; 32],
     newcomer: &Newcomer,
 ) -> Result<Joined, InviteError> {
-    let taken = store::take(conn, token_hash).await?.ok_or(InviteError::NotValid)?;
-    let Invitation { id, org_id, role, invited_by, .. } = taken;
+    let org_id = store::organisation_of(conn, token_hash).await?.ok_or(InviteError::NotValid)?;
     limits::admit(conn, org_id, Kind::Members).await?;
+    let taken = store::take(conn, token_hash).await?.ok_or(InviteError::NotValid)?;
+    let Invitation { id, role, invited_by, .. } = taken;
     if let Some(inviter) = invited_by {
         let held = store::role_of(conn, org_id, Some(inviter)).await?.ok_or(InviteError::NotValid)?;
         rules::may_manage(held, role).map_err(|_| InviteError::NotValid)?;
@@ -303,6 +305,18 @@ fn display_name(text: Option<String>) -> Result<Option<String>, InputError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_organisations_name_is_no_link_in_a_letter() {
+        let name = format!("Your bank: https://evil.example/x?y <b>\r\nBcc: x@y.z{}", "a".repeat(200));
+        let Letter { subject, body, .. } =
+            letter("https://intents.example", &name, "a@b.example", Role::Member, &Token::mint(&[7; 32]));
+        assert!(subject.starts_with("Invitation to \"Your bank_ https___evil_example"), "{subject}");
+        assert!(subject.chars().count() < 100 && !subject.contains(['\r', '\n']), "{subject}");
+        for bad in ["evil.example", "https://evil", "<", "@", "Bcc:"] {
+            assert!(!body.contains(bad), "{bad}: {}", body.as_str());
+        }
+    }
 
     #[test]
     fn threat_23_a_token_shows_in_its_letter_only() {

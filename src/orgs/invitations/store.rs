@@ -138,16 +138,16 @@ pub async fn list(conn: &mut PgConnection, org_id: OrgId) -> Result<Vec<Invitati
     Ok(invitations)
 }
 
-/// Whether a token is an open invitation's. Says nothing that [`take`] does not check again.
+/// The organisation that an open invitation's token is for. Says nothing that [`take`] does not check again.
 ///
 /// # Errors
-/// As any statement.
-pub async fn is_open(conn: &mut PgConnection, token_hash: &[u8; 32]) -> Result<bool, DbError> {
-    let row = sqlx::query("SELECT 1 FROM invitations WHERE token_hash = $1 AND expires_at > now()")
+/// As any statement. `Ok(None)`: it is the token of none.
+pub async fn organisation_of(conn: &mut PgConnection, token_hash: &[u8; 32]) -> Result<Option<OrgId>, DbError> {
+    let org_id = sqlx::query_scalar("SELECT org_id FROM invitations WHERE token_hash = $1 AND expires_at > now()")
         .bind(token_hash.as_slice())
         .fetch_optional(conn)
         .await?;
-    Ok(row.is_some())
+    Ok(org_id)
 }
 
 /// Uses up an open invitation.
@@ -178,7 +178,7 @@ pub async fn delete(conn: &mut PgConnection, org_id: OrgId, id: InvitationId) ->
     Ok(email)
 }
 
-/// The invited, as a member.
+/// The invited, as a member whose address is proven: the token went there and nowhere else.
 ///
 /// # Errors
 /// [`DbError::Duplicate`] when the address has an account.
@@ -189,7 +189,7 @@ pub async fn insert_member(
     newcomer: &Newcomer,
 ) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO users (id, org_id, email, display_name, role, password_hash) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO users (id, org_id, email, display_name, role, password_hash, email_verified_at) VALUES ($1, $2, $3, $4, $5, $6, now())",
     )
     .bind(id)
     .bind(invitation.org_id)

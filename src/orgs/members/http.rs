@@ -61,7 +61,7 @@ struct ChangeMember {
     role: Option<String>,
 }
 
-/// Everybody may take less or leave; the rest is for those who manage members, and decided with the rows held.
+/// Everybody may take less or leave, by what may change their account; the rest is for those who manage members, and decided with the rows held.
 async fn change(
     State(app): State<Arc<App>>,
     principal: Principal,
@@ -88,11 +88,11 @@ async fn remove(
     }
 }
 
+/// Who changes their own membership needs no rights over others, but a credential that may change their account.
 async fn require_manager(app: &App, principal: &Principal, id: UserId) -> Result<(), Problem> {
-    if principal.user_id() == Some(id) {
-        return Ok(());
-    }
-    require(app, principal, Action::MemberManage, Resource::new("member", id)).await
+    let own = principal.user_id() == Some(id);
+    let action = if own { Action::AccountManage } else { Action::MemberManage };
+    require(app, principal, action, Resource::new("member", id)).await
 }
 
 async fn explain(app: &App, principal: &Principal, asked: &'static str, id: UserId, error: MemberError) -> Problem {

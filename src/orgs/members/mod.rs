@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
 use crate::ids::{OrgId, UserId};
+use crate::users;
 
 pub use store::Member;
 
@@ -73,7 +74,7 @@ pub async fn remove(app: &App, principal: &Principal, id: UserId) -> Result<(), 
 /// [`MemberError`].
 pub async fn end(conn: &mut PgConnection, principal: &Principal, id: UserId) -> Result<(), MemberError> {
     let member = store::get(conn, principal.org_id, id).await?.ok_or(MemberError::NotFound)?;
-    let ended = store::end(conn, principal.org_id, id).await?;
+    let ended = users::store::erase(conn, principal.org_id, id).await?;
     let event = Event::by(principal, "member.remove", Resource::new("member", id))
         .with("email", member.email)
         .with("role", serde_json::json!(member.role))

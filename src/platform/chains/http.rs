@@ -96,12 +96,9 @@ impl From<ChainError> for Problem {
         let text = error.to_string();
         match error {
             ChainError::Fault(Fault::Invalid(_) | Fault::RpcUrl) => Self::bad_request(text),
-            ChainError::Fault(Fault::Fixed { .. } | Fault::TooMany) | ChainError::WrongChain(_) => {
-                Self::unprocessable(text)
-            }
+            ChainError::Fault(Fault::Fixed { .. } | Fault::TooMany) | ChainError::Node(_) => Self::unprocessable(text),
             ChainError::Exists(_) | ChainError::InFile(_) => Self::new(StatusCode::CONFLICT, text),
             ChainError::NotFound => Self::not_found(text),
-            ChainError::Node(_) => Self::unavailable(text, 5),
             ChainError::Hsm(error) => error.into(),
             ChainError::Db(error) => error.into(),
         }

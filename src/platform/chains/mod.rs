@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
-use crate::chain::{Chain, ChainId, ChainUnavailable, Overlay, RpcError, RpcUrl};
+use crate::chain::{Chain, ChainId, Overlay, RpcUrl};
 use crate::db::DbError;
 use crate::hsm::{Envelope, HsmError};
 
@@ -42,12 +42,10 @@ pub enum ChainError {
     /// chains.toml has it (409).
     #[error("chain {0} is in chains.toml and cannot be removed here: disable it with PUT and \"is_enabled\": false")]
     InFile(String),
-    /// Its node serves another chain (422).
-    #[error("{0}")]
-    WrongChain(RpcError),
-    /// Its node could not be asked (503).
-    #[error("the node could not be asked, so nothing was stored: {0}")]
-    Node(#[source] ChainUnavailable),
+    /// Whatever is at the URL, it did not answer as a node of the chain (422). One answer for everything that may be there: it is not
+    /// for the caller to find out.
+    #[error("rpc_url: no node of chain {0} answers there, so nothing was stored")]
+    Node(ChainId),
     /// The URL could not be sealed.
     #[error(transparent)]
     Hsm(#[from] HsmError),
@@ -109,7 +107,7 @@ async fn open(app: &App, chain_id: ChainId, sealed: &Envelope) -> Result<RpcUrl,
 }
 
 fn parse_url(app: &App, text: &str) -> Option<RpcUrl> {
-    if app.config.chains.allow_link_local { RpcUrl::parse(text) } else { RpcUrl::parse_guarded(text) }
+    RpcUrl::parse_guarded(text, app.outbound.rules())
 }
 
 /// Reads the rows again and again until the daemon stops.
@@ -137,10 +135,9 @@ async fn seal_url(app: &App, definition: &Definition, text: &str) -> Result<Enve
     let url = parse_url(app, text).ok_or(Fault::RpcUrl)?;
     let spec = definition.spec_with(Some(url.clone()));
     let candidate = Chain::candidate(spec).map_err(|text| Fault::Invalid(format!("rpc_url: {text}")))?;
-    match candidate.rpc().await {
-        Ok(_) => {}
-        Err(ChainUnavailable::Rpc(error @ RpcError::WrongChain { .. })) => return Err(ChainError::WrongChain(error)),
-        Err(error) => return Err(ChainError::Node(error)),
+    if let Err(error) = candidate.rpc().await {
+        tracing::info!(chain_id = %definition.chain_id(), %error, "the RPC URL of a chain was refused");
+        return Err(ChainError::Node(definition.chain_id()));
     }
     Ok(app.hsm.seal(&associated_data(definition.chain_id()), url.reveal().as_bytes()).await?)
 }

@@ -46,7 +46,7 @@ pub enum Fault {
     Invalid(String),
     /// Not a URL that a node may have (400). It is not repeated: it may hold a key.
     #[error(
-        "rpc_url must be an http or https URL of at most {URL_CHARS_MAX} characters, not on a link-local or metadata address (chains.allow_link_local)"
+        "rpc_url must be an http or https URL of at most {URL_CHARS_MAX} characters, on a public address or in a network that `outbound.allow_private` lists"
     )]
     RpcUrl,
     /// A field that cannot be changed (422).

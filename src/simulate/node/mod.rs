@@ -102,18 +102,19 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Takes the first `prior` of the outcomes as those of our unmined transactions. One of them that reverts changes nothing; one
-    /// that cannot start holds up what comes after it, which then cannot start either.
-    pub(super) fn new(method: Method, prior: usize, mut outcomes: Vec<Outcome>) -> Self {
-        if outcomes.len() <= prior {
-            let last = outcomes.pop().into_iter().collect();
-            return Self { method, prior: Moved::default(), outcomes: last };
+    /// Takes the first `prior` of the outcomes as those of our unmined transactions. One of them that reverts changes nothing.
+    ///
+    /// # Errors
+    /// [`SimulateError::UnminedCannotStart`]: one of them holds up what comes after it, of which nothing can be told.
+    pub(super) fn new(method: Method, prior: usize, mut outcomes: Vec<Outcome>) -> Result<Self, SimulateError> {
+        if prior > 0 && outcomes.len() <= prior {
+            return Err(SimulateError::UnminedCannotStart);
         }
         let mut sum = Moved::default();
         outcomes.drain(..prior).for_each(|outcome| sum.merge(&outcome.moved));
         let good = outcomes.iter().take_while(|outcome| outcome.succeeded()).count();
         outcomes.truncate(good + 1);
-        Self { method, prior: sum, outcomes }
+        Ok(Self { method, prior: sum, outcomes })
     }
 }
 
@@ -129,7 +130,7 @@ pub(super) async fn run(rpc: &Rpc, prior: &[UnsignedTx], calls: Vec<Call>) -> Re
         match simulate_v1::simulate(rpc, &calls).await {
             Err(error) if is_missing(&error) => rpc.remember(SIMULATE, false),
             Err(error) => return Err(error.into()),
-            Ok(outcomes) => return Ok(Run::new(Method::SimulateV1, count, outcomes)),
+            Ok(outcomes) => return Run::new(Method::SimulateV1, count, outcomes),
         }
     }
     if !rpc.lacks(TRACE) {
@@ -141,14 +142,14 @@ pub(super) async fn run(rpc: &Rpc, prior: &[UnsignedTx], calls: Vec<Call>) -> Re
             Err(error) if is_missing(&error) && calls.len() == 1 => rpc.remember(TRACE, false),
             Err(error) if is_missing(&error) => {}
             Err(error) => return Err(error.into()),
-            Ok(outcomes) => return Ok(Run::new(Method::TraceCall, count, outcomes)),
+            Ok(outcomes) => return Run::new(Method::TraceCall, count, outcomes),
         }
     }
     let [call] = calls.as_slice() else {
         let count = calls.len() - 1;
         return Err(SimulateError::UnminedNotSupported { chain: rpc.chain().to_owned(), count });
     };
-    Ok(Run::new(Method::Call, count, vec![plain_call(rpc, call).await?]))
+    Run::new(Method::Call, count, vec![plain_call(rpc, call).await?])
 }
 
 async fn trace_all(rpc: &Rpc, calls: &[Call]) -> Result<Vec<Outcome>, RpcError> {
@@ -186,4 +187,20 @@ fn failed(error: RpcError) -> Result<Outcome, RpcError> {
 
 fn garbage(rpc: &Rpc, what: &'static str) -> RpcError {
     RpcError::Unreachable { chain: rpc.chain().to_owned(), cause: Unreachable::Garbage(what) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_ours_that_cannot_start_is_never_told_as_the_callers() {
+        let good = || Outcome::ended(End::Success);
+        let refused = || Outcome::ended(End::Refused("insufficient_funds", String::new()));
+        let run = |prior, outcomes| Run::new(Method::SimulateV1, prior, outcomes);
+        assert_eq!(run(2, vec![good(), refused()]).err(), Some(SimulateError::UnminedCannotStart));
+        assert_eq!(run(1, vec![]).err(), Some(SimulateError::UnminedCannotStart));
+        assert_eq!(run(1, vec![good(), refused()]).unwrap().outcomes.len(), 1);
+        assert_eq!(run(1, vec![Outcome::ended(End::Reverted), good(), good()]).unwrap().outcomes.len(), 2);
+    }
 }

@@ -1,6 +1,6 @@
 //! `eth_simulateV1`: any number of calls on one state, with every transfer told.
 
-use alloy::primitives::{Address, B256, Bytes, U64};
+use alloy::primitives::{Address, B256, Bytes, U64, U256};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,13 +16,15 @@ pub(super) const SIMULATE: &str = "eth_simulateV1";
 ///
 /// A call that cannot start (no funds) fails the whole, without a word which one it is: it is looked for by halving.
 pub(super) async fn simulate(rpc: &Rpc, calls: &[Call]) -> Result<Vec<Outcome>, RpcError> {
-    let whole = attempt(rpc, calls).await?;
+    let latest = rpc.request("eth_getBlockByNumber", json!(["latest", false])).await?;
+    let head: HeadJson = serde_json::from_value(latest).map_err(|_| garbage(rpc, "the latest block lacks a field"))?;
+    let whole = attempt(rpc, &head, calls).await?;
     let Attempt::Refused(mut refused) = whole else { return Ok(whole.outcomes()) };
     // `start` of them can start, `end` of them cannot.
     let (mut start, mut end, mut good) = (0, calls.len(), Vec::new());
     while end - start > 1 {
         let half = start + (end - start) / 2;
-        match attempt(rpc, &calls[..half]).await? {
+        match attempt(rpc, &head, &calls[..half]).await? {
             Attempt::Done(outcomes) => (start, good) = (half, outcomes),
             Attempt::Refused(outcome) => (end, refused) = (half, outcome),
         }
@@ -45,11 +47,40 @@ impl Attempt {
     }
 }
 
+/// The block that is simulated on, as far as contracts see it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadJson {
+    number: U64,
+    timestamp: U64,
+    #[serde(default)]
+    base_fee_per_gas: Option<U256>,
+    #[serde(default)]
+    miner: Option<Address>,
+}
+
+impl HeadJson {
+    /// What the block `index` after it looks like. Without this a contract sees a base fee of 0 and no producer, and can tell a simulation
+    /// from a block.
+    fn next(&self, index: usize) -> Value {
+        let time = self.timestamp.to::<u64>().saturating_add(index as u64 + 1);
+        let mut block = json!({ "time": format!("{time:#x}") });
+        if let Some(base_fee) = self.base_fee_per_gas {
+            block["baseFeePerGas"] = json!(format!("{base_fee:#x}"));
+        }
+        if let Some(miner) = self.miner {
+            block["feeRecipient"] = json!(miner);
+        }
+        block
+    }
+}
+
 /// A block for each call: together they may ask for more gas than one block has.
-async fn attempt(rpc: &Rpc, calls: &[Call]) -> Result<Attempt, RpcError> {
-    let blocks: Vec<Value> = calls.iter().map(|call| json!({"calls": [call.to_json()]})).collect();
+async fn attempt(rpc: &Rpc, head: &HeadJson, calls: &[Call]) -> Result<Attempt, RpcError> {
+    let block = |(index, call): (usize, &Call)| json!({"blockOverrides": head.next(index), "calls": [call.to_json()]});
+    let blocks: Vec<Value> = calls.iter().enumerate().map(block).collect();
     let options = json!({"blockStateCalls": blocks, "traceTransfers": true, "validation": false});
-    let answer = match rpc.request(SIMULATE, json!([options, "latest"])).await {
+    let answer = match rpc.request(SIMULATE, json!([options, format!("{:#x}", head.number.to::<u64>())])).await {
         Ok(answer) => answer,
         Err(error) => return failed(error).map(|outcome| Attempt::Refused(Box::new(outcome))),
     };

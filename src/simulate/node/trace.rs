@@ -17,6 +17,8 @@ use crate::simulate::frame::CallFrame;
 pub(super) const TRACE: &str = "debug_traceCall";
 /// Whether the method obeys `stateOverrides`: a node that ignores them would simulate on another state than it was told to.
 const OVERRIDES: &str = "debug_traceCall with stateOverrides";
+/// Whether its `callTracer` obeys `withLog`: one that does not shows calls without events, as if there were none.
+const LOGS: &str = "callTracer with withLog";
 
 /// What one call did, with its tree and the changes it leaves.
 #[derive(Clone, Debug)]
@@ -42,7 +44,10 @@ pub(in crate::simulate) type Changes = BTreeMap<Address, AccountChange>;
 pub(super) async fn one(rpc: &Rpc, call: &Call) -> Result<Outcome, RpcError> {
     let options = json!({"tracer": "callTracer", "tracerConfig": {"withLog": true}});
     match rpc.request(TRACE, json!([call.to_json(), "latest", options])).await {
-        Ok(answer) => read_frame(rpc, answer),
+        Ok(answer) => {
+            let outcome = read_frame(rpc, answer)?;
+            Ok(Outcome { complete: outcome.complete && tells_logs(rpc).await?, ..outcome })
+        }
         Err(error) => failed(error),
     }
 }
@@ -62,10 +67,11 @@ pub(in crate::simulate) async fn sequence(
     for (index, (call, before)) in calls.iter().enumerate() {
         state.apply(before);
         if !state.0.is_empty() {
-            ensure_overrides(rpc, block).await?;
+            ensure_overrides(rpc).await?;
         }
         let with_changes = wanted || index + 1 < calls.len();
-        let traced = step(rpc, block, call, &state, with_changes).await?;
+        let mut traced = step(rpc, block, call, &state, with_changes).await?;
+        traced.outcome.complete &= tells_logs(rpc).await?;
         let refused = matches!(traced.outcome.end, End::Refused(..));
         state.apply(&carried_over(&traced.changes));
         all.push(traced);
@@ -101,21 +107,32 @@ async fn step(rpc: &Rpc, block: u64, call: &Call, state: &Overrides, with_change
     Ok(Traced { outcome, changes })
 }
 
-/// Calls an address that has code only by an override. Asked once for each node.
-async fn ensure_overrides(rpc: &Rpc, block: u64) -> Result<(), RpcError> {
-    const PLACE: Address = address!("c0de00000000000000000000000000000badc0de");
+/// Whether all events of a traced call are told: only a node that has shown it is believed.
+async fn tells_logs(rpc: &Rpc) -> Result<bool, RpcError> {
+    match probe(rpc).await {
+        Ok(()) => Ok(rpc.has(LOGS)),
+        Err(error) if error.node_error().is_some() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn ensure_overrides(rpc: &Rpc) -> Result<(), RpcError> {
+    probe(rpc).await?;
     if rpc.has(OVERRIDES) {
         return Ok(());
     }
-    let missing = || {
-        let message = "debug_traceCall does not support stateOverrides".to_owned();
-        RpcError::Node { chain: rpc.chain().to_owned(), error: NodeError { code: -32601, message, data: None } }
-    };
-    if rpc.lacks(OVERRIDES) {
-        return Err(missing());
+    let message = "debug_traceCall does not support stateOverrides".to_owned();
+    Err(RpcError::Node { chain: rpc.chain().to_owned(), error: NodeError { code: -32601, message, data: None } })
+}
+
+/// Calls an address that has code only by an override, and emits an event. Asked once for each node.
+async fn probe(rpc: &Rpc) -> Result<(), RpcError> {
+    const PLACE: Address = address!("c0de00000000000000000000000000000badc0de");
+    if rpc.has(OVERRIDES) || rpc.lacks(OVERRIDES) {
+        return Ok(());
     }
-    // Returns 42: PUSH1 42, PUSH0, MSTORE, PUSH1 32, PUSH0, RETURN; with PUSH1 0 for PUSH0.
-    let code = bytes!("602a60005260206000f3");
+    // Emits an event without topics and data, and returns 42: PUSH1 0, PUSH1 0, LOG0; PUSH1 42, PUSH1 0, MSTORE, PUSH1 32, PUSH1 0, RETURN.
+    let code = bytes!("60006000a0602a60005260206000f3");
     let mut state = Overrides::default();
     state.0.insert(PLACE, Override { code: Some(code), ..Override::default() });
     let call = Call {
@@ -127,15 +144,22 @@ async fn ensure_overrides(rpc: &Rpc, block: u64) -> Result<(), RpcError> {
         fees: None,
         access_list: Vec::new(),
     };
-    let params =
-        json!([call.to_json(), format!("{block:#x}"), {"tracer": "callTracer", "stateOverrides": state.to_json()}]);
-    let obeyed = match rpc.request(TRACE, params).await {
-        Ok(answer) => read_frame(rpc, answer)?.output.last() == Some(&42),
-        Err(error) if is_missing(&error) => false,
+    let options = json!({
+        "tracer": "callTracer", "tracerConfig": {"withLog": true}, "stateOverrides": state.to_json(),
+    });
+    let (obeyed, logs) = match rpc.request(TRACE, json!([call.to_json(), "latest", options])).await {
+        Ok(answer) => {
+            let outcome = read_frame(rpc, answer)?;
+            (outcome.output.last() == Some(&42), outcome.logs.len() == 1)
+        }
+        Err(error) if is_missing(&error) || error.node_error().is_some_and(|error| error.code == -32602) => {
+            (false, false)
+        }
         Err(error) => return Err(error),
     };
+    rpc.remember(LOGS, obeyed && logs);
     rpc.remember(OVERRIDES, obeyed);
-    if obeyed { Ok(()) } else { Err(missing()) }
+    Ok(())
 }
 
 fn read_frame(rpc: &Rpc, answer: Value) -> Result<Outcome, RpcError> {

@@ -29,7 +29,8 @@ pub(in crate::simulate) fn end_of(message: &str) -> Option<End> {
     has(&FAULTS).then(|| End::Halted(message.to_owned()))
 }
 
-/// Whether the node has no such method, or not for us.
+/// Whether the node has no such method, or not for us: by JSON-RPC's code for that, or in words that speak of a method. A node that
+/// refuses for any other reason (a quota, a state that it no longer has) may answer the next time.
 pub(in crate::simulate) fn is_missing(error: &RpcError) -> bool {
     let Some(NodeError { code, message, .. }) = error.node_error() else { return false };
     let words = message.to_lowercase();
@@ -45,5 +46,31 @@ pub(in crate::simulate) fn is_missing(error: &RpcError) -> bool {
         "whitelisted",
         "unknown method",
     ];
-    matches!(code, -32601 | -32602 | -32004) || missing.iter().any(|word| words.contains(word))
+    let of_method = ["method", "eth_simulatev1", "debug_tracecall", "debug_ namespace"];
+    let has = |list: &[&str]| list.iter().any(|word| words.contains(word));
+    *code == -32601 || (has(&of_method) && has(&missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_38_only_a_method_that_is_missing_is_missing() {
+        let missing = |code, message: &str| {
+            let error = NodeError { code, message: message.to_owned(), data: None };
+            is_missing(&RpcError::Node { chain: "base".to_owned(), error })
+        };
+        assert!(missing(-32601, "") && missing(-32000, "the method debug_traceCall does not exist/is not available"));
+        assert!(missing(-32000, "eth_simulateV1 is not supported") && missing(-32004, "Method not supported"));
+        for (code, message) in [
+            (-32602, "invalid argument 1"),
+            (-32004, "too busy"),
+            (-32000, "required historical state is not available"),
+            (-32000, "the account is disabled: daily quota reached"),
+            (-32000, "block does not exist"),
+        ] {
+            assert!(!missing(code, message), "{message}");
+        }
+    }
 }

@@ -235,13 +235,14 @@ impl FromRequest<Arc<Simulator>> for Whole {
     type Rejection = Failed;
 
     async fn from_request(request: Request, _: &Arc<Simulator>) -> Result<Self, Failed> {
-        read_up_to(request, BODY_BYTES_MAX, DEADLINE).await.map(Self).map_err(|fault| match fault {
+        read_up_to(request.into_body(), BODY_BYTES_MAX, DEADLINE, |_| true).await.map(Self).map_err(|fault| match fault
+        {
             BodyFault::TooSlow => Failed::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "request_timeout",
                 "the body did not come in time: send it again, all at once".to_owned(),
             ),
-            BodyFault::Broken => unreadable("the body could not be read to its end"),
+            BodyFault::Broken | BodyFault::NoRoom => unreadable("the body could not be read to its end"),
             BodyFault::TooLarge => {
                 let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
                 Failed::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)

@@ -23,15 +23,18 @@ pub async fn get(pool: &PgPool, org_id: OrgId) -> Result<Option<Choice>, DbError
     let slug = |name: &str| -> Result<Option<Slug>, sqlx::Error> {
         Ok(row.try_get::<Option<String>, _>(name)?.as_deref().and_then(Slug::parse))
     };
+    let backend: String = row.try_get("backend")?;
     let path = row.try_get::<Option<String>, _>("secret_path")?.and_then(|path| SecretPath::parse(&path).ok());
     let vault_id: Option<VaultId> = row.try_get("vault_id")?;
     let set_by: UserId = row.try_get("set_by")?;
-    Ok(Some(match (slug("account")?, slug("project")?, vault_id, path) {
-        (Some(account), Some(project), Some(vault_id), Some(path)) => {
-            Choice::Tenderly(Account { account, project, vault_id, path, set_by })
+    match (backend.as_str(), slug("account")?, slug("project")?, vault_id, path) {
+        ("rpc", None, None, None, None) => Ok(Some(Choice::Rpc)),
+        ("tenderly", Some(account), Some(project), Some(vault_id), Some(path)) => {
+            Ok(Some(Choice::Tenderly(Account { account, project, vault_id, path, set_by })))
         }
-        _ => Choice::Rpc,
-    }))
+        // Whoever chose a service is not answered by somebody else.
+        _ => Err(sqlx::Error::Decode("an organisation's simulation settings cannot be read".into()).into()),
+    }
 }
 
 /// Sets an organisation's choice.

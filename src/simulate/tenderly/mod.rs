@@ -119,7 +119,7 @@ pub(super) async fn run(
             Some(index) if !matches!(outcomes[index].end, End::Refused(..)) => {
                 first.remove(index);
             }
-            _ => return Ok(Run::new(Method::Tenderly, first.len(), outcomes)),
+            _ => return Run::new(Method::Tenderly, first.len(), outcomes),
         }
     }
     tracing::warn!(chain = %spec.name, "several unmined transactions of a key would revert: the simulator stops at each");

@@ -11,7 +11,7 @@ use alloy::primitives::{Address, Bytes, U256};
 use super::wire::{AssetChange, Frame, Simulated, Transaction};
 use crate::simulate::EventLog;
 use crate::simulate::call::Call;
-use crate::simulate::effects::{Delta, Moved, NATIVE, TRANSFER};
+use crate::simulate::effects::{Delta, Moved, NATIVE, Position, TRANSFER};
 use crate::simulate::frame::CallFrame;
 use crate::simulate::node::{End, Outcome};
 
@@ -37,7 +37,14 @@ fn check_echo(transaction: &Transaction, chain_id: u64, call: &Call) -> Result<(
         && (call.to.is_none() || transaction.to == call.to)
         && transaction.value.unwrap_or_default() == call.value
         && transaction.input.as_ref().unwrap_or(&Bytes::new()) == &call.data;
-    if same { Ok(()) } else { Err("it is about another transaction") }
+    let root = transaction.transaction_info.call_trace.as_ref();
+    let same_call = root.is_none_or(|root| {
+        root.from.is_none_or(|from| from == call.from)
+            && (call.to.is_none() || root.to.is_none() || root.to == call.to)
+            && root.value.is_none_or(|value| value == call.value)
+            && (call.to.is_none() || root.input.as_ref().is_none_or(|input| *input == call.data))
+    });
+    if same && same_call { Ok(()) } else { Err("it is about another transaction") }
 }
 
 /// What a transaction did, however it is written.
@@ -57,6 +64,10 @@ pub(in crate::simulate) fn effects(transaction: &Transaction) -> Result<Outcome,
         let reason = told.filter(|told| !told.eq_ignore_ascii_case("execution reverted"));
         return Ok(Outcome { gas_used, output, reason, ..Outcome::ended(end) });
     }
+    let told = |words: Option<&str>| words.is_some_and(|words| !words.is_empty());
+    if told(root.and_then(|root| root.error.as_deref())) || told(transaction.error_message.as_deref()) {
+        return Err("it says both that the call succeeded and why it failed");
+    }
     let logs = if info.logs.is_empty() { &transaction.logs } else { &info.logs };
     let logs: Vec<EventLog> = logs.iter().map(EventLog::from).filter(|log| log.address != NATIVE).collect();
     let (native, nested) = match &info.call_trace {
@@ -66,12 +77,18 @@ pub(in crate::simulate) fn effects(transaction: &Transaction) -> Result<Outcome,
     let assets = info.asset_changes.as_ref().or(transaction.asset_changes.as_ref());
     let known = assets.map(|assets| assets_moved(assets));
     let complete = nested
-        && root.is_some_and(|root| root.error.is_none())
-        && known.as_ref().is_none_or(|known| !loses_more(known, &native, |_| true))
-        && !loses_more(&balances_moved(transaction), &native, |account| Some(account) != transaction.from);
+        && known.as_ref().is_none_or(|known| !loses_more(known, &native, |(_, token)| token.is_none()))
+        && !loses_more(&balances_moved(transaction), &native, |(account, token)| {
+            token.is_none() && Some(account) != transaction.from
+        });
 
     let mut moved = native;
     logs.iter().for_each(|log| moved.log(log));
+    // Rules about tokens read the events: what the service knows of beside them would pass unseen.
+    let complete = complete
+        && known.as_ref().is_none_or(|known| {
+            !loses_more(known, &moved, |(account, token)| token.is_some() && Some(account) == transaction.from)
+        });
     let with_events: BTreeSet<Address> =
         logs.iter().filter(|log| log.topics.first() == Some(&TRANSFER)).map(|log| log.address).collect();
     // Wrapped native tokens mint and burn without a Transfer event: the service knows them by name.
@@ -154,11 +171,13 @@ fn balances_moved(transaction: &Transaction) -> Moved {
     moved
 }
 
-/// Whether by `claimed` an account loses more of the native unit than by `found`.
-fn loses_more(claimed: &Moved, found: &Moved, whose: impl Fn(Address) -> bool) -> bool {
-    let native = claimed.changes().filter(|((account, token), _)| token.is_none() && whose(*account));
+/// Whether by `claimed` an account loses more of something than by `found`, of the positions that are asked about.
+fn loses_more(claimed: &Moved, found: &Moved, which: impl Fn(Position) -> bool) -> bool {
     let loss = |delta: Delta| delta.loss().unwrap_or(U256::MAX);
-    native.into_iter().any(|(position, delta)| loss(delta) > loss(found.of(position)))
+    claimed
+        .changes()
+        .filter(|(position, _)| which(*position))
+        .any(|(position, delta)| loss(delta) > loss(found.of(position)))
 }
 
 #[cfg(test)]

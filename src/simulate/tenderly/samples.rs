@@ -255,3 +255,35 @@ fn a_function_inside_of_a_contract_is_no_call() {
     let result: Simulated = serde_json::from_value(sample).unwrap();
     assert!(effects(&result.transaction).is_err());
 }
+
+#[test]
+fn threat_38_an_answer_that_contradicts_itself_is_none() {
+    let sample = || sample!("self-hosted-erc20-transfer");
+    let read = |sample: Value| effects(&serde_json::from_value::<Simulated>(sample).unwrap().transaction);
+    assert!(read(sample()).unwrap().complete);
+    let mut failed = sample();
+    failed["transaction"]["error_message"] = "execution reverted".into();
+    assert!(read(failed).is_err());
+    let mut failed = sample();
+    failed["transaction"]["transaction_info"]["call_trace"]["error"] = "out of gas".into();
+    assert!(read(failed).is_err());
+    // A transfer that no event tells of.
+    let mut silent = sample();
+    for logs in ["/transaction/transaction_info/logs", "/transaction/logs"] {
+        if let Some(logs) = silent.pointer_mut(logs) {
+            *logs = Value::Null;
+        }
+    }
+    assert!(silent.pointer("/transaction/transaction_info/asset_changes/0").is_some());
+    assert!(!read(silent).unwrap().complete);
+    // A tree of another call than the one that was asked about.
+    let (result, _) = single(sample());
+    let (chain_id, call) = asked(&result);
+    assert!(super::outcome(&result, chain_id, &call).is_ok());
+    for (field, value) in [("from", ONES.to_string()), ("to", ONES.to_string()), ("value", "7".to_owned())] {
+        let mut other = sample();
+        other["transaction"]["transaction_info"]["call_trace"][field] = value.into();
+        let other: Simulated = serde_json::from_value(other).unwrap();
+        assert!(super::outcome(&other, chain_id, &call).is_err(), "{field}");
+    }
+}

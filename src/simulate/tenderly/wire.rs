@@ -169,6 +169,9 @@ pub struct Frame {
     /// In wei.
     #[serde(default, deserialize_with = "quantity")]
     pub value: Option<U256>,
+    /// Calldata.
+    #[serde(default, deserialize_with = "bytes")]
+    pub input: Option<Bytes>,
     /// Return data.
     #[serde(default, deserialize_with = "bytes")]
     pub output: Option<Bytes>,

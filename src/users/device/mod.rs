@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::audit::{self, Actor, Event, Resource};
 use crate::db::DbError;
 use crate::ids::{OrgId, UserId};
+use crate::net::site_of;
 use crate::users::rules as users;
 
 /// How long a pair of codes lives, in seconds.
@@ -48,7 +49,7 @@ pub async fn begin(app: &App, client_id: &str, email: Option<&str>, peer: Option
     let email = email.map(users::email).transpose()?;
     let key = match (&email, peer) {
         (Some(email), _) => throttle::key(&[b"email", email.as_bytes()]),
-        (None, peer) => throttle::key(&[b"peer", format!("{peer:?}").as_bytes()]),
+        (None, peer) => throttle::key(&[b"peer", format!("{:?}", peer.map(site_of)).as_bytes()]),
     };
     take(app, Throttle::DeviceCode, key, "device codes").await?;
     let device = one_time(app).await?;

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use crate::access::{self, Principal, Role};
 use crate::db::DbError;
 use crate::ids::{OrgId, UserId};
+use crate::orgs::limits;
 
 /// What a login needs to know of an account.
 #[derive(FromRow)]
@@ -245,12 +246,14 @@ pub async fn update_profile(
     Ok(())
 }
 
-/// Holds an organisation's row: nobody joins it, and no agent is made, until the transaction ends.
+/// Holds an organisation's row and its limits: nobody joins it until the transaction ends. Not `FOR UPDATE`: whatever is written for a
+/// human whose row is held refers to the organisation, and would wait here for whoever waits for that human.
 ///
 /// # Errors
 /// As any statement.
 pub async fn lock_organisation(conn: &mut PgConnection, id: OrgId) -> Result<(), DbError> {
-    sqlx::query("SELECT 1 FROM organisations WHERE id = $1 FOR UPDATE").bind(id).execute(conn).await?;
+    sqlx::query("SELECT 1 FROM organisations WHERE id = $1 FOR NO KEY UPDATE").bind(id).execute(&mut *conn).await?;
+    limits::store::get_for_update(conn, id).await?;
     Ok(())
 }
 
@@ -283,31 +286,50 @@ pub async fn company(conn: &mut PgConnection, org_id: OrgId, id: UserId) -> Resu
     Ok(company)
 }
 
-/// Erases an account: its row stays without name, address and password; its keys, tokens and second factor end; its address is free.
-/// With `last`, nobody is left in the organisation, which signs nothing from then on. Hold both rows.
+/// What ended with an account.
+#[derive(Clone, Copy, Debug)]
+pub struct Erased {
+    /// Policies that granted to the human.
+    pub policies: u64,
+    /// Keys that were active.
+    pub api_keys: u64,
+}
+
+/// Erases an account, whoever ends it: its row stays for what points at it, without name, address and password; its keys, tokens and
+/// second factor end, and whatever policies granted to it; its address is free, and can be invited anew. Hold the human's row.
 ///
 /// # Errors
 /// As any statement.
-pub async fn erase(conn: &mut PgConnection, org_id: OrgId, id: UserId, last: bool) -> Result<(), DbError> {
-    sqlx::query("UPDATE user_api_keys SET is_active = false WHERE user_id = $1 AND is_active")
-        .bind(id)
-        .execute(&mut *conn)
-        .await?;
+pub async fn erase(conn: &mut PgConnection, org_id: OrgId, id: UserId) -> Result<Erased, DbError> {
+    let ended = async |conn: &mut PgConnection, sql: &'static str| -> Result<u64, DbError> {
+        Ok(sqlx::query(sql).bind(id).bind(org_id).execute(conn).await?.rows_affected())
+    };
+    let api_keys = "UPDATE user_api_keys SET is_active = false WHERE user_id = $1 AND org_id = $2 AND is_active";
+    let api_keys = ended(conn, api_keys).await?;
+    let policies = "DELETE FROM policies WHERE principal_type = 'user' AND principal_id = $1 AND org_id = $2";
+    let policies = ended(conn, policies).await?;
     end_what_is_pending(conn, id).await?;
     sqlx::query("DELETE FROM second_factors WHERE user_id = $1").bind(id).execute(&mut *conn).await?;
     // RFC 2606: no mail ever goes to .invalid.
     sqlx::query(
         "UPDATE users SET email = id::text || '@deleted.invalid', display_name = NULL, password_hash = NULL, is_active = false,
-                platform_admin = false, auth_epoch = auth_epoch + 1, deleted_at = now() WHERE id = $1",
+                platform_admin = false, auth_epoch = auth_epoch + 1, deleted_at = now() WHERE id = $1 AND org_id = $2",
     )
     .bind(id)
-    .execute(&mut *conn)
+    .bind(org_id)
+    .execute(conn)
     .await?;
-    if last {
-        sqlx::query("UPDATE organisations SET frozen_at = COALESCE(frozen_at, now()) WHERE id = $1")
-            .bind(org_id)
-            .execute(conn)
-            .await?;
-    }
+    Ok(Erased { policies, api_keys })
+}
+
+/// Nobody is left in an organisation, which signs nothing from then on.
+///
+/// # Errors
+/// As any statement.
+pub async fn freeze(conn: &mut PgConnection, org_id: OrgId) -> Result<(), DbError> {
+    sqlx::query("UPDATE organisations SET frozen_at = COALESCE(frozen_at, now()) WHERE id = $1")
+        .bind(org_id)
+        .execute(conn)
+        .await?;
     Ok(())
 }

@@ -129,6 +129,7 @@ async fn deactivate(
 
 /// Humans of the organisation, and the agent itself.
 async fn may_look(app: &App, principal: &Principal, agent: AgentId) -> Result<(), Problem> {
+    require(app, principal, Action::SigningKeyRead, resource(agent)).await?;
     let mut conn = app.db.acquire().await?;
     agents::store::get(&mut conn, principal.org_id, agent).await?.ok_or_else(|| Problem::not_found("no such agent"))?;
     if principal.agent_id().is_some_and(|own| own != agent) {
@@ -163,8 +164,8 @@ async fn balance(
     Ids((agent, chain)): Ids<(AgentId, String)>,
     params: Result<Query<BalanceParams>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let Query(params) = params.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     may_look(&app, &principal, agent).await?;
+    let Query(params) = params.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     require_evm(&app, &chain)?;
     let tokens = token_list(params.tokens.as_deref().unwrap_or_default())?;
     let chain = app

@@ -209,6 +209,11 @@ async fn write(
     };
     let granted =
         access::authorise_agents_key(&vault, path, principal.actor, Permission::Write).map_err(AccessError::from)?;
+    // What was decided on may have been replaced, ended or made meanwhile.
+    let current = store::hold_provisioned(&mut tx, principal.org_id, vault.id, agent).await?;
+    if current.map(|key| key.id) != replaced.map(|key| key.id) {
+        return Ok(None);
+    }
     let new = NewSecret {
         kind: SecretType::PrivateKey,
         value: Zeroizing::new(String::new()),
@@ -265,6 +270,8 @@ pub async fn end(conn: &mut PgConnection, principal: &Principal, agent: AgentId)
     let Some(vault) = vaults::store::get_for_share(conn, principal.org_id, key.vault_id).await? else {
         return Ok(false);
     };
+    // A rotation may have come first: then it is the new key that ends.
+    let Some(key) = store::hold_provisioned(conn, principal.org_id, vault.id, agent).await? else { return Ok(false) };
     let granted =
         access::authorise_agents_key(&vault, &path, principal.actor, Permission::Delete).map_err(AccessError::from)?;
     if !secrets::store::delete(conn, &granted, key.secret_id).await? {

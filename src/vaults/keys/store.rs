@@ -27,8 +27,8 @@ macro_rules! select {
 mod provisioned;
 mod upkeep;
 
-pub use provisioned::{add_addresses, provisioned, versions};
-pub use upkeep::{Superseded, erase, held_by, hold_destroyable, replace_reference, sample, superseded};
+pub use provisioned::{add_addresses, hold_provisioned, provisioned, versions};
+pub use upkeep::{Found, Superseded, erase, held_by, hold_destroyable, replace_reference, sample, superseded};
 
 #[derive(FromRow)]
 struct Row {

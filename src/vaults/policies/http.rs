@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::store::{self, Policy};
 use crate::access::glob::Glob;
-use crate::access::http::{Ids, deny};
+use crate::access::http::{Ids, deny, require};
 use crate::access::input;
 use crate::access::policy::{ConditionError, Conditions, Permission};
-use crate::access::{self, Actor, Lock, Principal};
+use crate::access::{self, Action, Actor, Lock, Principal};
 use crate::agents::request::time_of;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
@@ -261,6 +261,7 @@ async fn list(
     principal: Principal,
     Ids(vault_id): Ids<VaultId>,
 ) -> Result<Json<Value>, Problem> {
+    require(&app, &principal, Action::PolicyList, Resource::new("vault", vault_id)).await?;
     let vault = vault(&app, &principal, vault_id).await?;
     let mut conn = app.db.acquire().await?;
     let grants = access::store::grants(&mut conn, &principal, &vault, Lock::None).await?;

@@ -19,7 +19,7 @@ use crate::vaults::keys;
 
 mod reseal;
 
-pub use reseal::{Place, Sample, SealedVersion, replace_dek, sample, sealed_by};
+pub use reseal::{Found, Place, Sample, SealedVersion, replace_dek, sample, sealed_by};
 
 /// A sealed body.
 #[derive(Clone, Debug)]

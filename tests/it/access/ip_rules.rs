@@ -4,9 +4,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::client::Client;
-use crate::harness::stack::{Options, Stack};
+use crate::harness::issuer::{Issuer, Key};
+use crate::harness::stack::{Options, Stack, text, until};
+use crate::harness::tls::Identity;
 use crate::orgs::{human, last_event, other_org, run};
 
+const PASSWORD: &str = "Correct-Horse-7";
 const RULES: &str = "/v1/security/ip-rules";
 
 async fn add(by: &Client, rule: Value) -> String {
@@ -104,6 +107,108 @@ async fn rules_hold_on_every_daemon_within_a_second_for_whom_they_are_meant() {
 async fn there_detail(client: &Client, path: &str) -> String {
     within_a_second(client, path, 403).await;
     client.get(path).await.refused(403)
+}
+
+/// However somebody proves who they are: what they would get is not given to an address outside of their organisation's rules.
+#[tokio::test]
+async fn threat_28_no_way_in_leads_past_the_rules() {
+    let env = [("INTENTD_OUTBOUND_ALLOW_PRIVATE", "127.0.0.1"), ("INTENTD_TRUSTED_PROXIES", "127.0.0.1")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let mut stack = Stack::with(Options { daemons: 0, chains: Vec::new(), env, ..Options::default() }).await;
+    let (server, own) = (Identity::new(), Identity::new());
+    stack.add_daemon("plain").await;
+    for (name, text) in [("tls.pem", server.pem.clone()), ("tls.key", server.key_pem())] {
+        std::fs::write(stack.install.root.join(name), text).unwrap();
+    }
+    let file = |name: &str| stack.install.root.join(name).display().to_string();
+    let tls = [
+        ("INTENTD_TLS_CERT_FILE".to_owned(), file("tls.pem")),
+        ("INTENTD_TLS_KEY_FILE".to_owned(), file("tls.key")),
+        ("INTENTD_TLS_CLIENT_AUTH".to_owned(), "optional".to_owned()),
+    ];
+    // Behind a proxy a certificate would be the proxy's own.
+    stack.options.env.retain(|(name, _)| name != "INTENTD_TRUSTED_PROXIES");
+    stack.options.env.extend(tls);
+    stack.add_daemon("tls").await;
+    let tls_url = format!("{}/v1/auth/agent-token", stack.daemons[1].url);
+    let signer = Key::ed25519();
+    let issuer = Issuer::start(&[signer.jwk("k")]).await;
+    let agent_of = async |more: Value| text(&stack.owner.post("/v1/agents", &more).await.expect(201)["agent"], "id");
+    let by_certificate =
+        agent_of(json!({"name": "c", "auth_method": "mtls", "client_cert_fingerprint": own.fingerprint()})).await;
+    let oidc = json!({"name": "o", "auth_method": "oidc_client_credentials", "oidc_issuer": issuer.url, "oidc_client_id": "worker"});
+    let by_assertion = agent_of(oidc).await;
+    // Two humans with a password, one of them with a second factor as well.
+    let mut humans = Vec::new();
+    for _ in 0..2 {
+        let somebody = human(&stack, "member").await;
+        let email: String = sqlx::query_scalar("SELECT email FROM users WHERE id = $1")
+            .bind(somebody.id)
+            .fetch_one(&stack.db)
+            .await
+            .unwrap();
+        let forgotten = json!({ "email": email });
+        stack.owner.by(None).post("/v1/auth/forgot-password", &forgotten).await.expect(200);
+        let letters = || stack.letters(&email, "Choose a new password");
+        until(Duration::from_secs(20), "the letter", async || !letters().is_empty()).await;
+        let link = letters()[0].split_once('#').unwrap().1.split_whitespace().next().unwrap().to_owned();
+        let chosen = json!({"token": link, "new_password": PASSWORD});
+        stack.owner.by(None).post("/v1/auth/reset-password", &chosen).await.expect(200);
+        humans.push((somebody, email));
+    }
+    let setup = humans[1].0.client.post("/v1/auth/mfa/setup", &json!({})).await.expect(200);
+    let code = |steps: i64| {
+        let secret = totp_rs::Secret::try_from_base32(text(&setup, "secret")).unwrap();
+        let now = intentd::clock::now().unix_timestamp() + 30 * steps;
+        let totp = totp_rs::Builder::new().with_secret(secret).build().unwrap();
+        totp.generate(now.unsigned_abs()).to_string()
+    };
+    let on = json!({"code": code(-1)});
+    humans[1].0.client.post("/v1/auth/mfa/verify-setup", &on).await.expect(200);
+
+    // Everybody out but the network of these tests' humans and agents.
+    let rule = |network: &str| {
+        format!(
+            "INSERT INTO ip_rules (id, org_id, rule_type, network, applies_to, created_by)
+             SELECT gen_random_uuid(), org_id, 'allow', '{network}', 'all', id FROM users WHERE role = 'owner'"
+        )
+    };
+    stack.sql(&rule("198.51.100.0/24")).await;
+    within_a_second(&stack.owner, "/v1/vaults", 403).await;
+    let nobody = stack.owner.by(None);
+    let from = async |address: &str, path: &str, body: &Value| {
+        let request = nobody.request(reqwest::Method::POST, path).header("X-Forwarded-For", address);
+        Client::send(request.json(body)).await
+    };
+    let pending = async || {
+        stack.sql("DELETE FROM throttles").await;
+        let begun = json!({"client_id": "cli", "email": humans[0].1});
+        let codes = from("203.0.113.1", "/v1/auth/device/code", &begun).await.expect(200);
+        let said = humans[0].0.client.request(reqwest::Method::POST, "/v1/auth/device/approve");
+        let said = said.header("X-Forwarded-For", "198.51.100.1").json(&json!({"user_code": codes["user_code"]}));
+        assert!(Client::send(said).await.status.is_success());
+        json!({"device_code": codes["device_code"], "grant_type": "urn:ietf:params:oauth:grant-type:device_code"})
+    };
+    for (address, status, step) in [("203.0.113.1", 403, 0), ("198.51.100.1", 200, 1)] {
+        let login = async |n: usize| {
+            let body = json!({"email": humans[n].1, "password": PASSWORD});
+            from(address, "/v1/auth/token", &body).await
+        };
+        login(0).await.expect(status);
+        let challenge = text(&login(1).await.expect(200), "mfa_token");
+        let second = json!({"mfa_token": challenge, "code": code(step)});
+        from(address, "/v1/auth/mfa/verify", &second).await.expect(status);
+        from(address, "/v1/auth/device/token", &pending().await).await.expect(status);
+        let assertion = signer.sign(&json!({"alg": "EdDSA", "kid": "k"}), &issuer.claims("worker"));
+        let shown = json!({"agent_id": by_assertion, "client_assertion": assertion});
+        from(address, "/v1/auth/agent-token", &shown).await.expect(status);
+        let certified = || own.client(&server).post(&tls_url).json(&json!({"agent_id": by_certificate})).send();
+        if status == 200 {
+            stack.sql(&rule("127.0.0.0/8")).await;
+        }
+        let answered = async || certified().await.unwrap().status().as_u16() == status;
+        until(Duration::from_secs(5), "an answer to a certificate", answered).await;
+    }
 }
 
 #[tokio::test]

@@ -188,7 +188,7 @@ fn hanging(base: &str, path: &str, key: &str) -> TcpStream {
 
 #[tokio::test]
 async fn threat_29_slow_bodies_of_one_principal_hold_up_nobody_else_and_not_for_long() {
-    let stack = limited("principal_concurrency = 3\nbody_deadline_s = 4").await;
+    let stack = limited("principal_concurrency = 3\nbody_deadline_s = 8").await;
     let agent = stack.agent(json!({})).await;
     let key = stack.owner.bearer.clone().unwrap();
     let slow: Vec<TcpStream> = (0..3).map(|_| hanging(&stack.owner.base, "/v1/vaults", &key)).collect();
@@ -248,4 +248,55 @@ async fn threat_46_paths_that_are_none_are_limited_as_all_requests_without_crede
     })
     .await;
     assert_too_many(&nobody.delete("/v1/health").await);
+}
+
+/// The first bytes of the reply to a request on a connection of its own, which stays open; nothing where it was closed.
+fn health(address: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut reply = [0; 12];
+    let _ = stream.write_all(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n");
+    let read = stream.read(&mut reply).unwrap_or_default();
+    (stream, String::from_utf8_lossy(&reply[..read]).into_owned())
+}
+
+/// Reads until the daemon closes the connection.
+fn ended(mut stream: TcpStream) -> String {
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("it stays open: {error}"),
+        _ => String::from_utf8_lossy(&rest).into_owned(),
+    }
+}
+
+#[tokio::test]
+async fn threat_29_connections_are_bounded_by_number_and_idleness() {
+    let stack = limited("connections_per_address = 6\nidle_s = 5").await;
+    let address = stack.owner.base.trim_start_matches("http://").to_owned();
+    let opened: Vec<_> = (0..20).map(|_| health(&address)).collect();
+    let served = opened.iter().filter(|(_, reply)| reply == "HTTP/1.1 200").count();
+    assert!((1..=6).contains(&served), "{served} at once");
+    assert!(opened.iter().all(|(_, reply)| ["", "HTTP/1.1 200"].contains(&reply.as_str())));
+    // Those that do nothing more are closed, and make room.
+    for (stream, _) in opened {
+        ended(stream);
+    }
+    let room = async || health(&address).1 == "HTTP/1.1 200";
+    until(Duration::from_secs(20), "there is room again", room).await;
+    // One that says nothing; one whose head comes by and by; one that speaks HTTP/2 and asks for nothing.
+    let say = |words: &[u8]| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(words).unwrap();
+        stream
+    };
+    let silent = [
+        say(b""),
+        say(b"GET /v1/health HTTP/1.1\r\nX-A"),
+        say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+    ];
+    for stream in silent {
+        assert!(!ended(stream).starts_with("HTTP/1.1 200"));
+    }
+    stack.owner.get("/v1/vaults").await.expect(200);
 }

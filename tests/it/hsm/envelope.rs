@@ -62,7 +62,10 @@ fn every_change_of_an_envelope_is_refused() {
         }
         for envelope in changed {
             let opened = hsm.open(b"aad", &envelope).await;
-            assert!(matches!(opened, Err(HsmError::Integrity { .. })), "{envelope:?}: {opened:?}");
+            // A key that is not known here may be one that another daemon has just made: that is "could not check".
+            let unknown =
+                envelope.dek.kek_id != sealed.dek.kek_id && matches!(opened, Err(HsmError::UnknownKek { .. }));
+            assert!(unknown || matches!(opened, Err(HsmError::Integrity { .. })), "{envelope:?}: {opened:?}");
         }
         assert_eq!(**hsm.open(b"aad", &sealed).await.unwrap(), *b"a secret");
     });

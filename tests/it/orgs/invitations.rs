@@ -57,6 +57,8 @@ async fn an_invitation_is_good_once_for_a_while_and_for_what_its_giver_may_give(
     let token: String = rest.chars().take_while(|c| !c.is_whitespace()).collect();
     let joined = accept(&stack.owner.at(&stack.daemons[1].url), &token).await.expect(200);
     assert_eq!(joined["email"], "reader@example.test");
+    let proven = "SELECT count(*) FROM users WHERE email = 'reader@example.test' AND email_verified_at IS NOT NULL";
+    assert_eq!(stack.count(proven).await, 1, "by the letter");
 
     // Of many who accept at once, on both daemons, one joins.
     let token = invited(&stack, "crowd@example.test", "member");

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{Human, human, last_event, other_org};
+use crate::harness::client::Client;
 use crate::harness::stack::{Options, Stack};
 
 async fn set_role(by: &Human, whom: &Human, role: &str) -> (u16, Value) {
@@ -105,6 +106,8 @@ async fn roles_are_given_by_those_above_and_taken_with_everything_that_hangs_on_
     let policies = format!("/v1/vaults/{}/policies", vault["id"].as_str().unwrap());
     let grant = json!({"secret_path_pattern": "**", "principal_type": "user", "principal_id": member.id, "permissions": ["read"]});
     stack.owner.post(&policies, &grant).await.expect(201);
+    member.client.post("/v1/auth/mfa/setup", &json!({})).await.expect(200);
+    member.client.patch("/v1/auth/me", &json!({"display_name": "Ada"})).await.expect(200);
     let epoch = "SELECT auth_epoch::bigint FROM users WHERE id = ";
     let before = stack.count(&format!("{epoch}'{}'", member.id)).await;
     other_admin.client.delete(&format!("/v1/org/members/{}", member.id)).await.expect(204);
@@ -114,6 +117,8 @@ async fn roles_are_given_by_those_above_and_taken_with_everything_that_hangs_on_
     assert!(stack.count(&format!("{epoch}'{}'", member.id)).await > before, "sessions by password end too");
     assert_eq!(stack.owner.get(&policies).await.expect(200), json!({"policies": []}));
     stack.owner.post(&policies, &grant).await.refused(400);
+    assert_eq!(stack.count("SELECT count(*) FROM second_factors").await, 0, "nothing of theirs is kept");
+    assert_eq!(stack.count("SELECT count(*) FROM users WHERE display_name IS NOT NULL").await, 0);
     let event = last_event(&stack, "member.remove").await;
     assert_eq!((&event["policies_ended"], &event["api_keys_ended"]), (&json!(1), &json!(1)), "{event}");
     other_admin.client.delete(&format!("/v1/org/members/{}", member.id)).await.refused(404);
@@ -123,5 +128,51 @@ async fn roles_are_given_by_those_above_and_taken_with_everything_that_hangs_on_
     assert_eq!(listed.len(), 4, "{listed:?}");
     for field in ["id", "email", "display_name", "role", "auth_method", "created_at"] {
         assert!(listed[0].get(field).is_some(), "{field}");
+    }
+}
+
+/// Whoever changes members, invites, joins, leaves or changes their own account waits for the others, and never in a circle.
+#[tokio::test]
+async fn what_changes_the_same_people_at_once_takes_its_turns() {
+    let stack = Stack::with(Options { daemons: 2, chains: Vec::new(), ..Options::default() }).await;
+    let inviter = human(&stack, "owner").await;
+    let pair = (stack.owner.clone(), stack.owner.at(&stack.daemons[1].url));
+    let turns = async |n: usize| {
+        let leaver = human(&stack, "owner").await;
+        let here = leaver.client.at(&stack.daemons[n % 2].url);
+        let there = leaver.client.at(&stack.daemons[(n + 1) % 2].url);
+        let (token, email) = (format!("{n:043}"), format!("turn-{n}@example.test"));
+        stack
+            .sql(&format!(
+                "INSERT INTO invitations (id, org_id, email, role, token_hash, invited_by, expires_at)
+                 VALUES (gen_random_uuid(), '{}', '{email}', 'member', sha256('{token}'), '{}', now() + interval '1 day')",
+                stack.org_id, inviter.id
+            ))
+            .await;
+        let member = format!("/v1/org/members/{}", leaver.id);
+        let (yes, admin, name) =
+            (json!({"confirm": "DELETE MY ACCOUNT"}), json!({"role": "admin"}), json!({"display_name": "x"}));
+        let (empty, key, again) = (json!({}), json!({"name": "k"}), json!({"email": email, "role": "member"}));
+        let join = json!({"token": token, "password": "Correct-Horse-7-Battery"});
+        let nobody: Client = pair.1.by(None);
+        let replies = tokio::join!(
+            here.delete_with("/v1/auth/me", &yes),
+            there.post("/v1/auth/mfa/setup", &empty),
+            there.patch("/v1/auth/me", &name),
+            there.post("/v1/auth/api-keys", &key),
+            pair.0.patch(&member, &admin),
+            pair.1.patch(&member, &admin),
+            nobody.post("/v1/auth/accept-invite", &join),
+            inviter.client.post("/v1/org/invite", &again),
+        );
+        let (a, b, c, d, e, f, g, h) = replies;
+        [a, b, c, d, e, f, g, h].into_iter().enumerate().for_each(|(what, reply)| {
+            // Passwords are hashed a few at a time.
+            let busy = reply.status == 503 && reply.body.to_string().contains("passwords");
+            assert!(reply.status.as_u16() < 500 || busy, "round {n}, request {what}: {}", reply.body);
+        });
+    };
+    for n in 0..24 {
+        turns(n).await;
     }
 }

@@ -12,6 +12,11 @@ const CHAINS: &str = "/v1/admin/chains";
 /// What a provider's URL carries.
 const ACCESS_KEY: &str = "hush-hush-access-key";
 
+/// The nodes of these tests are on this machine.
+fn loopback() -> Vec<(String, String)> {
+    vec![("INTENTD_OUTBOUND_ALLOW_PRIVATE".to_owned(), "127.0.0.0/8".to_owned())]
+}
+
 fn definition(anvil: &Anvil) -> Value {
     json!({
         "name": "added", "display_name": "Added", "chain_id": anvil.chain_id, "kind": "ethereum", "spend_group": "eth-added",
@@ -48,7 +53,7 @@ async fn agent_on_added(stack: &Stack, anvil: &Anvil) -> Agent {
 
 #[tokio::test]
 async fn a_chain_is_added_used_disabled_and_withdrawn_while_daemons_run() {
-    let stack = Stack::with(Options { daemons: 2, ..Options::default() }).await;
+    let stack = Stack::with(Options { daemons: 2, env: loopback(), ..Options::default() }).await;
     let anvil = Anvil::with(&AnvilOptions { chain_id: 777_001, ..AnvilOptions::default() });
     let agent = agent_on_added(&stack, &anvil).await;
     let (here, there) = (agent.clone(), agent.at(&stack.daemons[1].url));
@@ -100,10 +105,16 @@ async fn a_chain_is_added_used_disabled_and_withdrawn_while_daemons_run() {
     }
     // 11: its node is asked before anything is stored.
     let others = stack.anvil("base").url();
-    let detail = stack.owner.post(CHAINS, &with(definition(&anvil), json!({"rpc_url": others}))).await.refused(422);
-    assert!(detail.contains("777001") && detail.contains("8453"), "{detail}");
-    let dead = json!({"rpc_url": "http://127.0.0.1:1/"});
-    stack.owner.post(CHAINS, &with(definition(&anvil), dead)).await.refused(503);
+    // 22: and the reply does not tell what is there instead.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}/", silent.local_addr().unwrap());
+    let mut details = Vec::new();
+    for url in [&others, "http://127.0.0.1:1/", &format!("{}/v1/health", stack.owner.base), &silent] {
+        let elsewhere = with(definition(&anvil), json!({"rpc_url": url}));
+        details.push(stack.owner.post(CHAINS, &elsewhere).await.refused(422));
+    }
+    details.dedup();
+    assert!(details.len() == 1 && details[0].contains("777001"), "{details:?}");
     for taken in [json!({"name": "base"}), json!({"chain_id": 8453})] {
         stack.owner.post(CHAINS, &with(definition(&anvil), taken)).await.refused(409);
     }
@@ -186,8 +197,13 @@ async fn a_chain_is_added_used_disabled_and_withdrawn_while_daemons_run() {
 
 #[tokio::test]
 async fn chains_toml_wins_over_the_table_for_id_name_and_ceilings() {
-    let stack =
-        Stack::with(Options { daemons: 2, chains: vec![("base", 8453), ("polygon", 137)], ..Options::default() }).await;
+    let stack = Stack::with(Options {
+        daemons: 2,
+        chains: vec![("base", 8453), ("polygon", 137)],
+        env: loopback(),
+        ..Options::default()
+    })
+    .await;
     let agent = stack.agent(json!({})).await;
     let there = agent.at(&stack.daemons[1].url);
     platform_admin(&stack);
@@ -244,4 +260,20 @@ async fn chains_toml_wins_over_the_table_for_id_name_and_ceilings() {
     until(SOON, "it signs again there", async || there.submit(pay("base")).await.status == 201).await;
     assert_eq!(status(&stack.owner, &format!("{CHAINS}/nothing")).await, 405, "chains are read from the list");
     stack.owner.put(&format!("{CHAINS}/nothing"), &json!({})).await.refused(404);
+}
+
+#[tokio::test]
+async fn threat_22_no_url_of_the_api_leads_inside_unless_its_network_is_listed() {
+    let stack = Stack::with(Options { chains: Vec::new(), ..Options::default() }).await;
+    platform_admin(&stack);
+    let anvil = Anvil::with(&AnvilOptions { chain_id: 777_003, ..AnvilOptions::default() });
+    let node = definition(&anvil);
+    for url in [anvil.url(), "http://10.0.0.1:8545".to_owned(), "http://[::1]:8545".to_owned()] {
+        let detail = stack.owner.post(CHAINS, &with(node.clone(), json!({"rpc_url": url}))).await.refused(400);
+        assert!(detail.contains("outbound.allow_private"), "{detail}");
+    }
+    // A name is looked at when it is resolved.
+    let by_name = anvil.url().replace("127.0.0.1", "localhost");
+    stack.owner.post(CHAINS, &with(node, json!({"rpc_url": by_name}))).await.refused(422);
+    assert_eq!(stack.count("SELECT count(*) FROM chains").await, 0);
 }

@@ -1,9 +1,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{ask, daemons, in_days, link, listed, open, open_with, share, store, vault};
+use crate::harness::client::Client;
 use crate::harness::stack::until;
 
 fn members(body: &Value) -> BTreeSet<&str> {
@@ -53,6 +55,21 @@ async fn a_link_opens_to_the_latest_version_until_it_is_revoked() {
     let shown = ["id", "secret_path", "access_count", "is_expired", "is_accepted"].map(|name| &shares[0][name]);
     assert_eq!(shown, [&json!(id), &json!("api/stripe"), &json!(3), &json!(false), &json!(false)]);
     assert!(listed(owner, "inbound").await.is_empty());
+
+    // HEAD has no reply that is worth a count, of the share or of a secret; nor is a body read that holds no passphrase.
+    let once = store(owner, &vault, "once", json!({"value": "v", "max_access_count": 1})).await;
+    assert!(!once.is_empty());
+    let once = format!("/v1/vaults/{vault}/secrets/once");
+    for (client, path) in [(&nobody, format!("/v1/share/{id}")), (owner, once.clone())] {
+        let reply = Client::send(client.request(Method::HEAD, &path)).await;
+        assert_eq!(reply.status, 405, "{path}");
+    }
+    owner.get(&once).await.expect(200);
+    open_with(&nobody, id, &json!({"passphrase": "x".repeat(9_000)})).await.refused(413);
+    assert_eq!(listed(owner, "outbound").await[0]["access_count"], 3);
+    for path in ["/device", "/v1/health"] {
+        assert_eq!(Client::send(nobody.request(Method::HEAD, path)).await.status, 200, "{path}");
+    }
 
     // Who may read the secret, or nothing at all, revokes nothing; who manages the vault may.
     let member = stack.human(&stack.org_id, "member").await.client;

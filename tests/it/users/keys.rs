@@ -109,6 +109,14 @@ fn managing(vault: &str, agent: &str, policy: &str, key: &str) -> Vec<(Method, S
         (Method::POST, "/v1/auth/device/approve".into(), json!({"user_code": "BBBB-BBBB"})),
         (Method::POST, "/v1/auth/device/deny".into(), json!({"user_code": "BBBB-BBBB"})),
         (Method::GET, "/v1/auth/device/code/BBBB-BBBB".into(), Value::Null),
+        (Method::GET, "/v1/agents".into(), Value::Null),
+        (Method::GET, "/v1/org/agent-keys-vault".into(), Value::Null),
+        (Method::GET, format!("/v1/agents/{agent}/transactions/{agent}?include_signed_tx=true"), Value::Null),
+        // The ids of shares open secrets anywhere.
+        (Method::GET, "/v1/shares/outbound".into(), Value::Null),
+        (Method::GET, "/v1/shares/inbound".into(), Value::Null),
+        (Method::POST, format!("/v1/shares/{agent}/accept"), Value::Null),
+        (Method::DELETE, format!("/v1/share/{agent}"), Value::Null),
     ]
 }
 
@@ -131,7 +139,13 @@ async fn threat_21_a_key_that_is_limited_to_paths_reaches_those_and_manages_noth
     let token = nobody(&stack).post("/v1/auth/api-key-token", &json!({"api_key": made["api_key"]})).await.expect(200);
     let by_token = stack.owner.by(token["access_token"].as_str());
     let events = stack.count("SELECT count(*) FROM audit_events WHERE action = 'access.denied'").await;
-    let routes = managing(&vault, &agent, &text(&policy, "id"), &text(&made["key"], "id"));
+    let mut routes = managing(&vault, &agent, &text(&policy, "id"), &text(&made["key"], "id"));
+    // The last owner could not go anyway: that it was refused for the key's sake is what the second owner shows.
+    stack.human(&stack.org_id, "owner").await;
+    let listed = stack.owner.get("/v1/org/members").await.expect(200);
+    let own = format!("/v1/org/members/{}", listed["members"][0]["id"].as_str().unwrap());
+    routes.push((Method::PATCH, own.clone(), json!({"role": "member"})));
+    routes.push((Method::DELETE, own, Value::Null));
     for client in [&by_key, &by_token] {
         for (method, path, body) in &routes {
             let request = client.request(method.clone(), path);

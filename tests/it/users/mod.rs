@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::harness::client::{Client, Reply};
 use crate::harness::stack::{Options, Stack, text, until};
 
-const PASSWORD: &str = "Correct-Horse-7";
+pub const PASSWORD: &str = "Correct-Horse-7";
 const NEW_PASSWORD: &str = "Battery+Staple-9";
 
 /// Daemons without chains, with sign-up.
@@ -30,7 +30,7 @@ async fn stack(daemons: usize) -> Stack {
     stack
 }
 
-fn nobody(stack: &Stack) -> Client {
+pub fn nobody(stack: &Stack) -> Client {
     stack.owner.by(None)
 }
 
@@ -46,12 +46,12 @@ fn code(letter: &str) -> String {
     code.split_whitespace().next().unwrap().to_owned()
 }
 
-async fn log_in(client: &Client, email: &str, password: &str) -> Reply {
+pub async fn log_in(client: &Client, email: &str, password: &str) -> Reply {
     client.by(None).post("/v1/auth/token", &json!({"email": email, "password": password})).await
 }
 
 /// Signs somebody up, and returns a client with their token.
-async fn sign_up(stack: &Stack, email: &str) -> Client {
+pub async fn sign_up(stack: &Stack, email: &str) -> Client {
     let wanted = json!({"email": email, "password": PASSWORD, "display_name": "Somebody"});
     nobody(stack).post("/v1/auth/signup", &wanted).await.expect(200);
     let token = code(&letter(stack, email, "Confirm", 1).await);
@@ -80,7 +80,7 @@ async fn holds(client: &Client, at: &str) -> bool {
 }
 
 /// The code of an authenticator app, `steps` from now.
-fn app_code(secret: &str, steps: i64) -> String {
+pub fn app_code(secret: &str, steps: i64) -> String {
     let secret = totp_rs::Secret::try_from_base32(secret).unwrap();
     let totp = totp_rs::Builder::new().with_secret(secret).build().unwrap();
     let now = intentd::clock::now().unix_timestamp() + 30 * steps;
@@ -90,7 +90,7 @@ fn app_code(secret: &str, steps: i64) -> String {
 }
 
 /// Turns the second factor on; the app's secret and the recovery codes.
-async fn second_factor(stack: &Stack, human: &Client) -> (String, Vec<String>) {
+pub async fn second_factor(stack: &Stack, human: &Client) -> (String, Vec<String>) {
     let setup = human.post("/v1/auth/mfa/setup", &json!({})).await.expect(200);
     let secret = text(&setup, "secret");
     assert!(text(&setup, "otpauth_uri").contains(&format!("secret={secret}&")));

@@ -121,6 +121,25 @@ async fn threat_26_guesses_are_limited_by_address_across_daemons() {
 }
 
 #[tokio::test]
+async fn threat_26_a_forgotten_password_is_answered_before_anything_is_done_for_the_account() {
+    let stack = stack(1).await;
+    sign_up(&stack, "ada@example.com").await;
+    // Whoever has an account would wait here.
+    let mut held = stack.db.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM users WHERE email = 'ada@example.com' FOR UPDATE").execute(&mut *held).await.unwrap();
+    let ask = |email: &str| {
+        let body = json!({ "email": email });
+        let client = nobody(&stack);
+        async move { client.post("/v1/auth/forgot-password", &body).await.expect(200) }
+    };
+    let known = tokio::time::timeout(std::time::Duration::from_secs(20), ask("ada@example.com")).await;
+    assert_eq!(known.expect("the reply waits for the account"), ask("nobody@example.com").await);
+    held.rollback().await.unwrap();
+    letter(&stack, "ada@example.com", "Choose a new password", 1).await;
+    assert!(stack.letters("nobody@example.com", "").is_empty());
+}
+
+#[tokio::test]
 async fn a_password_is_hashed_again_when_the_parameters_are_of_the_past() {
     use argon2::PasswordHasher as _;
     let stack = stack(1).await;

@@ -6,6 +6,7 @@ mod hostile;
 mod keys;
 mod leaks;
 mod lists;
+mod provisioned;
 mod restore;
 mod secrets;
 mod tamper;

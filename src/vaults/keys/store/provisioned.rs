@@ -13,7 +13,7 @@ use crate::access::SecretPath;
 use crate::agents::Agent;
 use crate::db::DbError;
 use crate::hsm::{Custody, PublicKey};
-use crate::ids::{AgentId, KeyId, OrgId};
+use crate::ids::{AgentId, KeyId, OrgId, VaultId};
 use crate::vaults::AGENT_KEYS;
 
 /// Most versions that a list shows, newest first.
@@ -40,6 +40,26 @@ pub async fn provisioned(
     .fetch_optional(conn)
     .await?;
     row.map(Row::key).transpose()
+}
+
+/// The same, with the secret's row held, so that it stays so until the transaction ends. The caller holds the vault.
+///
+/// # Errors
+/// As any statement.
+pub async fn hold_provisioned(
+    conn: &mut PgConnection,
+    org_id: OrgId,
+    vault: VaultId,
+    agent: AgentId,
+) -> Result<Option<SigningKey>, DbError> {
+    sqlx::query("SELECT 1 FROM secrets WHERE vault_id = $1 AND path = $2 AND org_id = $3 FOR UPDATE")
+        .bind(vault)
+        .bind(provision::path_text(agent))
+        .bind(org_id)
+        .execute(&mut *conn)
+        .await?;
+    // In a later statement: one that waits goes on with the keys of before.
+    provisioned(conn, org_id, agent).await
 }
 
 #[derive(FromRow)]

@@ -11,6 +11,13 @@ use crate::db::DbError;
 use crate::hsm::{KekPurpose, KeyRef};
 use crate::ids::{KekId, KeyId, OrgId, VaultId};
 
+/// A key's id, and the key unless its row cannot be read: one such row must not keep the others from being taken.
+pub type Found = (KeyId, Result<SigningKey, DbError>);
+
+fn found(row: Row) -> Found {
+    (row.id, row.key())
+}
+
 /// The keys that a `seal` or `mac` key of the token holds, in the order of their ids, after `after`: superseded ones too.
 ///
 /// # Errors
@@ -21,14 +28,14 @@ pub async fn held_by(
     kek: KekId,
     after: KeyId,
     limit: i64,
-) -> Result<Vec<SigningKey>, DbError> {
+) -> Result<Vec<Found>, DbError> {
     let sql = match purpose {
         KekPurpose::Seal => select!("FROM signing_keys k WHERE k.kek_id = $1 AND k.id > $2 ORDER BY k.id LIMIT $3"),
         KekPurpose::Mac => select!("FROM signing_keys k WHERE k.mac_kek_id = $1 AND k.id > $2 ORDER BY k.id LIMIT $3"),
         KekPurpose::Data | KekPurpose::Jwt => return Ok(Vec::new()),
     };
     let rows: Vec<Row> = sqlx::query_as(sql).bind(kek).bind(after).bind(limit).fetch_all(conn).await?;
-    rows.into_iter().map(Row::key).collect()
+    Ok(rows.into_iter().map(found).collect())
 }
 
 /// Puts a new reference in the place of exactly `old`. `false`: somebody else has, or the key was destroyed. The MAC covers all of a
@@ -64,16 +71,16 @@ pub async fn replace_reference(
 ///
 /// # Errors
 /// As any statement.
-pub async fn sample(conn: &mut PgConnection, count: i64) -> Result<Vec<SigningKey>, DbError> {
-    let (start, mut found) = (Uuid::new_v4(), Vec::<Row>::new());
+pub async fn sample(conn: &mut PgConnection, count: i64) -> Result<Vec<Found>, DbError> {
+    let (start, mut rows) = (Uuid::new_v4(), Vec::<Row>::new());
     for sql in [
         select!("FROM signing_keys k WHERE k.state <> 'destroyed' AND k.id >= $1 ORDER BY k.id LIMIT $2"),
         select!("FROM signing_keys k WHERE k.state <> 'destroyed' AND k.id < $1 ORDER BY k.id LIMIT $2"),
     ] {
-        let missing = count - i64::try_from(found.len()).unwrap_or(i64::MAX);
-        found.extend(sqlx::query_as::<_, Row>(sql).bind(start).bind(missing.max(0)).fetch_all(&mut *conn).await?);
+        let missing = count - i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        rows.extend(sqlx::query_as::<_, Row>(sql).bind(start).bind(missing.max(0)).fetch_all(&mut *conn).await?);
     }
-    found.into_iter().map(Row::key).collect()
+    Ok(rows.into_iter().map(found).collect())
 }
 
 /// A superseded key, and what may keep it.

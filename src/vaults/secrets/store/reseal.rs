@@ -54,6 +54,9 @@ impl Row {
     }
 }
 
+/// A version's place, and what was read of it unless its row cannot be read: one such row must not keep the others from being taken.
+pub type Found<T> = (Place, Result<T, DbError>);
+
 /// The versions whose DEK a `data` key of the token seals, after `after`: old versions and deleted secrets too.
 ///
 /// # Errors
@@ -63,7 +66,7 @@ pub async fn sealed_by(
     kek: KekId,
     after: Place,
     limit: i64,
-) -> Result<Vec<SealedVersion>, DbError> {
+) -> Result<Vec<Found<SealedVersion>>, DbError> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT v.secret_id, v.version, s.org_id, s.vault_id, s.path, v.type, v.kek_id, v.dek_iv, v.dek_sealed
          FROM secret_versions v JOIN secrets s ON s.id = v.secret_id
@@ -75,7 +78,7 @@ pub async fn sealed_by(
     .bind(limit)
     .fetch_all(conn)
     .await?;
-    rows.into_iter().map(Row::read).collect()
+    Ok(rows.into_iter().map(|row| ((row.secret_id, row.version), row.read())).collect())
 }
 
 /// Puts a DEK sealed anew in the place of exactly `old`. `false`: somebody else has.
@@ -106,8 +109,6 @@ pub async fn replace_dek(
 
 /// A whole sealed version, to be opened as a check.
 pub struct Sample {
-    /// The secret and the version.
-    pub place: Place,
     /// What binds it.
     pub aad: Vec<u8>,
     /// All of it.
@@ -118,7 +119,7 @@ pub struct Sample {
 ///
 /// # Errors
 /// As any statement.
-pub async fn sample(conn: &mut PgConnection, count: i64) -> Result<Vec<Sample>, DbError> {
+pub async fn sample(conn: &mut PgConnection, count: i64) -> Result<Vec<Found<Sample>>, DbError> {
     let (start, mut places) = (Uuid::new_v4(), Vec::<Row>::new());
     let select = "SELECT v.secret_id, v.version, s.org_id, s.vault_id, s.path, v.type, v.kek_id, v.dek_iv, v.dek_sealed
                   FROM secret_versions v JOIN secrets s ON s.id = v.secret_id WHERE v.ciphertext IS NOT NULL AND v.secret_id ";
@@ -130,7 +131,14 @@ pub async fn sample(conn: &mut PgConnection, count: i64) -> Result<Vec<Sample>, 
     }
     let mut samples = Vec::with_capacity(places.len());
     for row in places {
-        let SealedVersion { place, aad, dek } = row.read()?;
+        let place = (row.secret_id, row.version);
+        let SealedVersion { aad, dek, .. } = match row.read() {
+            Ok(version) => version,
+            Err(error) => {
+                samples.push((place, Err(error)));
+                continue;
+            }
+        };
         let (nonce, ciphertext): (Vec<u8>, Vec<u8>) =
             sqlx::query_as("SELECT nonce, ciphertext FROM secret_versions WHERE secret_id = $1 AND version = $2")
                 .bind(place.0)
@@ -139,8 +147,8 @@ pub async fn sample(conn: &mut PgConnection, count: i64) -> Result<Vec<Sample>, 
                 .await?;
         let nonce = nonce.try_into().map_err(|_| {
             DbError::Internal(sqlx::Error::Decode(format!("secret {}: the nonce has not 12 bytes", place.0).into()))
-        })?;
-        samples.push(Sample { place, aad, envelope: Envelope { dek, nonce, ciphertext } });
+        });
+        samples.push((place, nonce.map(|nonce| Sample { aad, envelope: Envelope { dek, nonce, ciphertext } })));
     }
     Ok(samples)
 }

@@ -37,6 +37,8 @@ enum Caller {
     Member,
     Admin,
     Owner,
+    /// An owner, by a key that is limited to paths where there is nothing.
+    Limited,
     /// A member who runs the installation.
     Platform,
     OtherAgent,
@@ -44,7 +46,7 @@ enum Caller {
 }
 
 impl Caller {
-    const ALL: [(Self, &str); 11] = [
+    const ALL: [(Self, &str); 12] = [
         (Self::Nobody, "nobody"),
         (Self::Expired, "expired"),
         (Self::Revoked, "revoked"),
@@ -53,6 +55,7 @@ impl Caller {
         (Self::Member, "member"),
         (Self::Admin, "admin"),
         (Self::Owner, "owner"),
+        (Self::Limited, "limited"),
         (Self::Platform, "platform"),
         (Self::OtherAgent, "other-agent"),
         (Self::OtherOwner, "other-owner"),
@@ -116,6 +119,12 @@ impl Scene {
             Caller::Member => human(&stack.org_id, "member").await,
             Caller::Admin => human(&stack.org_id, "admin").await,
             Caller::Owner => human(&stack.org_id, "owner").await,
+            Caller::Limited => {
+                let owner = stack.human(&stack.org_id, "owner").await.client;
+                let made = json!({"name": "limited", "scopes": ["x/*"]});
+                let made = owner.post("/v1/auth/api-keys", &made).await.expect(201);
+                token(&owner.by(made["api_key"].as_str())).await
+            }
             Caller::Platform => {
                 let Human { id, client } = stack.human(&stack.org_id, "member").await;
                 stack.sql(&format!("UPDATE users SET platform_admin = true WHERE id = '{id}'")).await;

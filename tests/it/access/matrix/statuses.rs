@@ -214,6 +214,22 @@ fn threat_21_an_agents_token_reaches_no_route_of_humans() {
 }
 
 #[test]
+fn threat_21_a_key_that_is_limited_to_paths_is_for_secrets_alone() {
+    // What such a key may ask for at all: secrets at its paths, where they are, and its own end. A secret of the table's world lies
+    // outside of them.
+    const SECRETS: &[&str] =
+        &["DELETE /v1/auth/token", "GET /v1/vaults", "GET /v1/vaults/{vault_id}", "GET /v1/vaults/{vault_id}/secrets"];
+    let written = written();
+    assert!(SECRETS.iter().all(|route| status(&written[*route], Caller::Limited) < 300));
+    for (route, row) in written {
+        let public = status(&row, Caller::Nobody) != 401;
+        if !public && !SECRETS.contains(&route.as_str()) {
+            assert_eq!(status(&row, Caller::Limited), 403, "{route}");
+        }
+    }
+}
+
+#[test]
 fn threat_31_what_a_path_names_is_not_there_for_another_organisation() {
     for (route, row) in written().iter().filter(|(route, _)| {
         let (method, path) = route.split_once(' ').unwrap();

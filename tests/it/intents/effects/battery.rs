@@ -126,11 +126,15 @@ async fn threat_16_unlimited_approvals_can_be_blocked() {
     let c = Contracts::on(stack.chain()).await;
     let agent = stack.agent(json!({"tx_block_unlimited_approvals": true})).await;
     let most = U256::from(1).checked_shl(160).unwrap() - U256::from(1);
+    let half = U256::from(1).checked_shl(128).unwrap();
+    let short = U256::from(1).checked_shl(96).unwrap() - U256::from(1);
     let forever =
         Permit2::approveCall { token: c.token, spender: FOE, amount: most.to(), expiration: Default::default() };
     let cases = [
         (intent(c.token, &approve(FOE, U256::MAX)), "tx_block_unlimited_approvals"),
         (intent(c.token, &approve(FOE, most)), "tx_block_unlimited_approvals"),
+        (intent(c.token, &approve(FOE, half)), "tx_block_unlimited_approvals"),
+        (intent(c.token, &approve(FOE, short)), "tx_block_unlimited_approvals"),
         (intent(c.token, &all_of(&[send(OTHER, 0), approve(FOE, U256::MAX)])), "tx_block_unlimited_approvals"),
         (intent(c.permit2, &encoded(&forever)), "tx_block_unlimited_approvals"),
         (
@@ -144,7 +148,7 @@ async fn threat_16_unlimited_approvals_can_be_blocked() {
         ),
     ];
     all_refused(&stack, &agent, &cases).await;
-    mined(&agent, intent(c.token, &approve(FOE, most - U256::from(1)))).await;
+    mined(&agent, intent(c.token, &approve(FOE, half - U256::from(1)))).await;
     mined(&agent, intent(c.token, &encoded(&Token::trustCall { spender: FOE, value: U256::from(5) }))).await;
     mined(&agent, intent(c.nft, &encoded(&Nft::setApprovalForAllCall { operator: FOE, approved: false }))).await;
 }

@@ -9,7 +9,7 @@ use super::super::outside::proxied;
 use crate::harness::anvil::{OTHER, RICH};
 use crate::harness::contracts::{Contracts, Taker, Token, approve, balance_of, by, encoded, give, intent, send};
 use crate::harness::rpc_proxy::Act;
-use crate::harness::stack::{Options, Stack, text, until};
+use crate::harness::stack::{Options, Stack, pay, text, until};
 
 const FOE: Address = address!("00000000000000000000000000000000000F0E00");
 
@@ -86,6 +86,36 @@ async fn threat_38_without_a_complete_simulation_what_is_not_understood_is_refus
 }
 
 #[tokio::test]
+async fn threat_38_a_tracer_that_does_not_tell_events_is_not_believed() {
+    fn without_logs(mut frame: Value) -> Value {
+        if let Some(frame) = frame.as_object_mut() {
+            frame.remove("logs");
+            if let Some(Value::Array(calls)) = frame.get_mut("calls") {
+                calls.iter_mut().for_each(|call| *call = without_logs(call.take()));
+            }
+        }
+        frame
+    }
+    for tells in [true, false] {
+        let (stack, proxy) = proxied(Options::default()).await;
+        let c = Contracts::on(stack.chain()).await;
+        let agent = stack.agent(json!({"tx_token_limits": [{"token": c.token, "daily_limit": "80"}]})).await;
+        give(stack.chain(), c.token, agent.signer, 1_000).await;
+        by(stack.chain(), agent.signer, c.token, &Token::approveCall { spender: c.taker, value: U256::MAX }).await;
+        proxy.on("eth_simulateV1", Act::error(-32601, "the method does not exist/is not available"));
+        if !tells {
+            proxy.on("debug_traceCall", Act::edit(|_, frame| without_logs(frame)));
+        }
+        let reply = agent.submit(intent(c.taker, &take(1))).await;
+        if tells {
+            reply.expect(201);
+        } else {
+            assert!(reply.refused(403).contains("no complete simulation"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn threat_38_a_node_that_does_not_answer_a_needed_simulation_is_could_not_check() {
     let (stack, proxy) = proxied(Options::default()).await;
     let c = Contracts::on(stack.chain()).await;
@@ -97,6 +127,38 @@ async fn threat_38_a_node_that_does_not_answer_a_needed_simulation_is_could_not_
     assert_eq!(stack.count("SELECT count(*) FROM attempts").await, 0);
     proxy.clear();
     agent.submit(intent(c.taker, &take(1))).await.expect(201);
+}
+
+#[tokio::test]
+async fn threat_16_what_comes_first_is_what_was_simulated_first_and_will_be_sent() {
+    let (stack, proxy) = proxied(Options::default()).await;
+    let c = Contracts::on(stack.chain()).await;
+    let agent = stack.agent(json!({})).await;
+    let mut simulated = pay("0.001");
+    simulated["simulate_first"] = json!(true);
+    proxy.on("eth_simulateV1", Act::Freeze);
+    let (late, ()) = tokio::join!(agent.submit(simulated.clone()), async {
+        proxy.wait_for("eth_simulateV1", 1, Duration::from_secs(10)).await;
+        agent.submit(pay("0.002")).await.expect(201);
+        proxy.clear();
+    });
+    assert!(late.refused(503).contains("other transactions of this key"));
+    agent.submit(simulated.clone()).await.expect(201);
+    // What is parked above comes later.
+    let mut parked = pay("0.001");
+    parked["nonce"] = json!(9);
+    agent.sign(parked).await.expect(200);
+    agent.submit(simulated).await.expect(201);
+
+    let limited = json!({"tx_token_limits": [{"token": c.token, "daily_limit": "80"}]});
+    let agent = stack.agent(limited).await;
+    give(stack.chain(), c.token, agent.signer, 1_000).await;
+    by(stack.chain(), agent.signer, c.token, &Token::approveCall { spender: c.taker, value: U256::MAX }).await;
+    let mut withheld = intent(c.token, &send(OTHER, 1));
+    withheld["gas_limit"] = json!(100_000);
+    agent.sign(withheld).await.expect(200);
+    let detail = agent.submit(intent(c.taker, &take(1))).await.refused(403);
+    assert!(detail.contains("no complete simulation"), "{detail}");
 }
 
 /// The contract is turned between the simulation and the block: by the holder of signed bytes, who sends them when it suits.
