@@ -3,7 +3,8 @@
 use intentd::audit::store::{self, Filter};
 use serde_json::{Value, json};
 
-use crate::harness::stack::{Stack, fresh_scalar, pay};
+use crate::harness::client::Client;
+use crate::harness::stack::{Options, Stack, fresh_scalar, pay};
 
 async fn events(stack: &Stack, query: &str) -> Vec<Value> {
     let body = stack.owner.get(&format!("/v1/audit/events?limit=1000{query}")).await.expect(200);
@@ -171,4 +172,25 @@ async fn a_stored_hash_is_the_hash_of_what_is_stored() {
         assert_eq!(list().await.iter().filter(|row| !row.is_intact()).count(), 1, "{change}");
         stack.sql("DELETE FROM audit_events; INSERT INTO audit_events SELECT * FROM kept; DROP TABLE kept").await;
     }
+}
+
+/// Where audit events go is not for the API to say, nor what becomes of them.
+#[tokio::test]
+async fn threat_24_no_route_changes_where_audit_events_go_or_what_they_say() {
+    for route in intentd::http::router::routes().table() {
+        let about = ["audit", "webhook", "sink", "export"].iter().any(|word| route.path.contains(word));
+        assert!(!about || route.method == reqwest::Method::GET, "{route}");
+    }
+    let stack = Stack::with(Options { chains: Vec::new(), ..Options::default() }).await;
+    for method in [reqwest::Method::POST, reqwest::Method::PUT, reqwest::Method::PATCH, reqwest::Method::DELETE] {
+        Client::send(stack.owner.request(method, "/v1/audit/events")).await.refused(405);
+    }
+    for path in ["/v1/org/settings", "/v1/admin/settings"] {
+        let settings =
+            json!({"audit_sink": "https://elsewhere.example", "audit": {"url": "https://elsewhere.example"}});
+        let reply = stack.owner.patch(path, &settings).await;
+        assert!(!reply.body.to_string().contains("elsewhere"), "{}", reply.body);
+    }
+    let stored = "SELECT count(*) FROM platform_settings WHERE value LIKE '%elsewhere%'";
+    assert_eq!(stack.count(stored).await, 0);
 }

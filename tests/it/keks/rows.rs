@@ -27,7 +27,12 @@ async fn references(stack: &Stack) -> BTreeSet<(String, String)> {
 #[tokio::test]
 async fn every_column_that_names_a_key_of_the_token_is_known_to_the_rotation_and_guarded() {
     let anvil = Anvil::with(&AnvilOptions { chain_id: 777_002, ..AnvilOptions::default() });
-    let mut stack = Stack::with(quick(0, vec![], &[("INTENTD_SIGNUP_ENABLED", "true")])).await;
+    let mut stack = Stack::with(quick(
+        0,
+        vec![],
+        &[("INTENTD_SIGNUP_ENABLED", "true"), ("INTENTD_OUTBOUND_ALLOW_PRIVATE", "127.0.0.0/8")],
+    ))
+    .await;
     stack.add_daemon("first").await;
     let columns = references(&stack).await;
     let by_itself = [("secret_versions", "kek_id"), ("signing_keys", "kek_id"), ("signing_keys", "mac_kek_id")];
