@@ -154,15 +154,6 @@ impl From<crate::db::DbError> for Problem {
     }
 }
 
-impl From<crate::mail::QueueError> for Problem {
-    fn from(error: crate::mail::QueueError) -> Self {
-        match error {
-            crate::mail::QueueError::Hsm(error) => error.into(),
-            crate::mail::QueueError::Db(error) => error.into(),
-        }
-    }
-}
-
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         crate::db::DbError::from(error).into()

@@ -1,7 +1,7 @@
 //! Letters to humans: sealed into the database in the transaction of what they tell, sent in the background.
 //!
 //! A letter is composed and sealed first ([`seal`], which asks the HSM and so stands outside of any transaction), then posted with the
-//! rest ([`store::post`]); [`queue`] does the two in one call. Whichever daemon comes first claims it for a while, sends it by SMTP or writes it into a folder, and removes
+//! rest ([`store::post`]). Whichever daemon comes first claims it for a while, sends it by SMTP or writes it into a folder, and removes
 //! the row. A daemon that dies in between leaves the letter to the next one: a letter may come twice (under one Message-ID), and is not
 //! lost while it still means something.
 
@@ -12,15 +12,12 @@ pub mod store;
 use std::borrow::Cow;
 use std::fmt;
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 pub use config::MailConfig;
 pub use deliver::{MailError, Mailer, keep_delivering};
 
-use crate::app::App;
-use crate::db::DbError;
 use crate::hsm::{Envelope, Hsm, HsmError};
 use crate::ids::MailId;
 
@@ -81,28 +78,4 @@ pub async fn seal(hsm: &Hsm, letter: Letter) -> Result<Sealed, HsmError> {
     let text = Zeroizing::new(format!("{subject}\n{}", letter.body.as_str()));
     let content = hsm.seal(&associated_data(id, &letter.recipient), text.as_bytes()).await?;
     Ok(Sealed { id, kind: letter.kind, recipient: letter.recipient, content, expires_at: letter.expires_at })
-}
-
-/// Why a letter was not queued.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// It could not be sealed.
-    #[error(transparent)]
-    Hsm(#[from] HsmError),
-    /// It could not be stored.
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
-
-/// Queues a letter in the caller's transaction: it is sent if, and only if, that commits. The one call for other features; after the
-/// commit, `app.mail.nudge()` saves the letter the wait for the next look.
-///
-/// It asks the HSM while the transaction is open. Where rows are held that others wait for, and what the letter says is known before,
-/// [`seal`] it first and [`store::post`] it inside.
-///
-/// # Errors
-/// [`QueueError`]; then the transaction is to be rolled back: no effect without its letter.
-pub async fn queue(conn: &mut PgConnection, app: &App, letter: Letter) -> Result<(), QueueError> {
-    let sealed = seal(&app.hsm, letter).await?;
-    Ok(store::post(conn, &sealed).await?)
 }

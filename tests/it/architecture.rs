@@ -111,7 +111,6 @@ fn statements_are_in_stores() {
                 "src/agents/identity.rs",
                 "passes a connection on, so that keys are stored in the transaction that makes the agent",
             ),
-            ("src/mail/mod.rs", "takes the caller's connection, so that a letter is queued with what it tells of"),
             ("src/access/last_used.rs", "passes the pool on to its store"),
             ("src/orgs/mod.rs", "begins the one transaction of a bootstrap"),
             ("src/orgs/limits/mod.rs", "counts in the transaction of what is created"),
