@@ -19,6 +19,7 @@ use crate::audit::Resource;
 use crate::clock::rfc3339;
 use crate::config::Secret;
 use crate::http::extract::Body;
+use crate::http::limits::too_many;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::UserId;
@@ -51,9 +52,7 @@ impl From<UserError> for Problem {
             UserError::SignupOff | UserError::Refused(_) => Self::forbidden(text),
             UserError::OrgLimit(reached) => reached.into(),
             UserError::Limit(_) => Self::forbidden(text).of_type("resource_limit_exceeded"),
-            UserError::TooMany { wait, .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(super::seconds(wait))
-            }
+            UserError::TooMany { what, wait } => too_many(what, wait),
             UserError::WrongLogin | UserError::WrongCode | UserError::Ended => Self::unauthorized(text),
             UserError::Conflict(_) => Self::new(StatusCode::CONFLICT, text),
             UserError::NotFound(_) => Self::not_found(text),

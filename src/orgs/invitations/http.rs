@@ -17,6 +17,7 @@ use crate::audit::Resource;
 use crate::clock::rfc3339;
 use crate::config::Secret;
 use crate::http::extract::Body;
+use crate::http::limits::too_many;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, delete, get, post};
 use crate::ids::InvitationId;
@@ -65,9 +66,7 @@ async fn invite(
     let wait = throttle::take(&mut conn, Throttle::Invitation, throttle::key(&[email.as_bytes()])).await?;
     drop(conn);
     if let Some(wait) = wait {
-        let seconds = wait.as_secs() + 1;
-        let detail = format!("too many invitations of this address: try again in {seconds} s");
-        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds));
+        return Err(too_many("invitations of this address", wait));
     }
     match super::invite(&app.db, &app.hsm, Inviter::Member(&principal, &app.public_url()), &email, role).await {
         Ok((invitation, _)) => {
