@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State, rejection::QueryRejection};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -18,9 +16,9 @@ use crate::access::http::require;
 use crate::access::{Action, Principal};
 use crate::app::App;
 use crate::clock::rfc3339;
+use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get};
-use crate::ids::EventId;
 
 /// Events of a page unless the request says otherwise, and at most.
 const LIMIT_DEFAULT: i64 = 100;
@@ -59,7 +57,7 @@ async fn events(
     let mut body =
         json!({ "events": rows.iter().map(|row| render(&principal, row)).collect::<Vec<_>>(), "count": rows.len() });
     if let Some(last) = rows.last().filter(|_| full) {
-        body["next_cursor"] = json!(cursor(last));
+        body["next_cursor"] = json!(pages::cursor(last.created_at, last.id));
     }
     Ok(Json(body))
 }
@@ -85,7 +83,9 @@ fn filter(params: Params) -> Result<Option<Filter>, Problem> {
     };
     let before = match text("cursor", params.cursor)? {
         None => None,
-        Some(cursor) => Some(read_cursor(&cursor).ok_or_else(|| Problem::bad_request("cursor is not one of ours"))?),
+        Some(cursor) => {
+            Some(pages::read_cursor(&cursor).ok_or_else(|| Problem::bad_request("cursor is not one of ours"))?)
+        }
     };
     let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
     let offset = params.offset.unwrap_or(0);
@@ -117,15 +117,4 @@ fn render(principal: &Principal, row: &Row) -> Value {
         "ip_address": row.ip_address,
         "created_at": rfc3339(row.created_at),
     })
-}
-
-/// Where a page ended.
-fn cursor(row: &Row) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{} {}", rfc3339(row.created_at), row.id))
-}
-
-fn read_cursor(text: &str) -> Option<(OffsetDateTime, EventId)> {
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let (at, id) = text.split_once(' ')?;
-    Some((OffsetDateTime::parse(at, &Rfc3339).ok()?, id.parse().ok()?))
 }

@@ -8,8 +8,6 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -22,6 +20,7 @@ use crate::agents;
 use crate::app::App;
 use crate::audit::Resource;
 use crate::http::extract::{Body, Members};
+use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::{AgentId, IntentId};
@@ -162,29 +161,18 @@ async fn list(
     };
     let after = query.cursor.as_deref().map(cursor_from).transpose()?;
     let mut rows = store::intents(&app.db, agent_id, after, limit + 1).await?;
-    let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) > limit;
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let more = pages::cut(&mut rows, limit);
     let with_signed_tx = query.get.with_signed_tx();
     let transactions: Vec<_> = rows.iter().map(|row| view::transaction(row, with_signed_tx)).collect();
     let mut body = json!({ "transactions": transactions });
     if let (true, Some(last), Value::Object(body)) = (more, rows.last(), &mut body) {
-        body.insert("next_cursor".to_owned(), Value::String(cursor_to(last.created_at, last.id)));
+        body.insert("next_cursor".to_owned(), Value::String(pages::cursor(last.created_at, last.id)));
     }
     Ok(Json(body).into_response())
 }
 
-fn cursor_to(at: OffsetDateTime, id: IntentId) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}/{id}", at.unix_timestamp_nanos()))
-}
-
 fn cursor_from(text: &str) -> Result<(OffsetDateTime, IntentId), Problem> {
-    let read = || {
-        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let (nanos, id) = text.split_once('/')?;
-        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos.parse().ok()?).ok()?;
-        Some((at, id.parse().ok()?))
-    };
-    read().ok_or_else(|| Problem::bad_request("cursor: must be a next_cursor of this list"))
+    pages::read_cursor(text).ok_or_else(|| Problem::bad_request("cursor: must be a next_cursor of this list"))
 }
 
 impl From<IntentError> for Problem {

@@ -7,11 +7,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest as _, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::rules::{Closed, ShareRequest};
@@ -24,6 +21,7 @@ use crate::audit::Resource;
 use crate::clock::rfc3339;
 use crate::http::extract::{Body, Peer};
 use crate::http::limits::too_many;
+use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::{SecretId, ShareId};
@@ -188,26 +186,13 @@ fn page(params: Result<Query<PageParams>, QueryRejection>) -> Result<(Option<Aft
         return Err(Problem::bad_request(format!("limit must be from 1 to {PAGE_MAX}")));
     }
     let after = params.cursor.as_deref().map(|cursor| {
-        read_cursor(cursor).ok_or_else(|| Problem::bad_request("cursor must be a next_cursor of this list"))
+        pages::read_cursor(cursor).ok_or_else(|| Problem::bad_request("cursor must be a next_cursor of this list"))
     });
     Ok((after.transpose()?, limit))
 }
 
-/// Where a page ended.
-fn cursor(last: &Listed) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}/{}", last.created_at.unix_timestamp_nanos(), last.id))
-}
-
-fn read_cursor(text: &str) -> Option<After> {
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let (nanos, id) = text.split_once('/')?;
-    Some((OffsetDateTime::from_unix_timestamp_nanos(nanos.parse().ok()?).ok()?, id.parse().ok()?))
-}
-
 fn render(mut shares: Vec<Listed>, limit: i64) -> Json<Value> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = shares.len() > limit;
-    shares.truncate(limit);
+    let more = pages::cut(&mut shares, limit);
     let render_one = |share: &Listed| {
         let mut body = json!({
             "id": share.id,
@@ -227,7 +212,7 @@ fn render(mut shares: Vec<Listed>, limit: i64) -> Json<Value> {
     };
     let mut body = json!({ "shares": shares.iter().map(render_one).collect::<Vec<_>>() });
     if let Some(last) = shares.last().filter(|_| more) {
-        body["next_cursor"] = json!(cursor(last));
+        body["next_cursor"] = json!(pages::cursor(last.created_at, last.id));
     }
     Json(body)
 }

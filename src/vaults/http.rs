@@ -6,12 +6,8 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::store::After;
 use super::{Vault, cmek, is_reserved_name, policies, secrets, store};
@@ -22,6 +18,7 @@ use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
 use crate::db::DbError;
 use crate::http::extract::Body;
+use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::VaultId;
@@ -132,7 +129,7 @@ impl Page {
         let after = match self.cursor.filter(|cursor| !cursor.is_empty()) {
             None => None,
             Some(cursor) => {
-                Some(read_cursor(&cursor).ok_or_else(|| Problem::bad_request("cursor is not one of ours"))?)
+                Some(pages::read_cursor(&cursor).ok_or_else(|| Problem::bad_request("cursor is not one of ours"))?)
             }
         };
         match self.limit {
@@ -140,16 +137,6 @@ impl Page {
             limit => Ok((after, limit.map_or(WHOLE_MAX, |limit| limit.min(PAGE_MAX)))),
         }
     }
-}
-
-fn cursor(vault: &Vault) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{} {}", rfc3339(vault.created_at), vault.id))
-}
-
-fn read_cursor(text: &str) -> Option<After> {
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let (at, id) = text.split_once(' ')?;
-    Some((OffsetDateTime::parse(at, &Rfc3339).ok()?, id.parse().ok()?))
 }
 
 /// `next_cursor` only when there is more: clients that know no pages get all of them, up to a bound.
@@ -163,13 +150,10 @@ async fn list(
     let mut conn = app.db.acquire().await?;
     let mut vaults = store::list(&mut conn, &principal, after, limit + 1).await?;
     drop(conn);
-    let more = vaults.len() as u64 > limit.unsigned_abs();
-    if more {
-        vaults.pop();
-    }
+    let more = pages::cut(&mut vaults, limit);
     let mut body = json!({ "vaults": vaults.iter().map(render).collect::<Vec<_>>() });
     if let Some(last) = vaults.last().filter(|_| more) {
-        body["next_cursor"] = json!(cursor(last));
+        body["next_cursor"] = json!(pages::cursor(last.created_at, last.id));
     }
     Ok(Json(body))
 }

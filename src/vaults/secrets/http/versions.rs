@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::audit::Resource;
 use crate::clock::rfc3339;
 use crate::http::extract::Body;
+use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::VaultId;
@@ -108,10 +109,7 @@ async fn list(
         Ok(rows) => rows,
         Err(error) => return Err(explain(&app, &principal, vault_id, &path, "secret.version_list", error).await),
     };
-    let more = rows.len() as u64 > limit.unsigned_abs();
-    if more {
-        rows.pop();
-    }
+    let more = pages::cut(&mut rows, limit);
     let mut body = json!({ "versions": rows.iter().map(render_version).collect::<Vec<_>>() });
     if let Some(last) = rows.last().filter(|_| more) {
         body["next_cursor"] = json!(last.version.to_string());
@@ -173,9 +171,9 @@ async fn restore(
 ) -> Result<Json<Value>, Problem> {
     let path = path_of(&uri)?;
     let vault = vault(&app, &principal, vault_id).await?;
-    require(&app, &principal, Action::SecretRestore, Resource::new("secret", format!("{vault_id}/{path}"))).await?;
+    let resource = Resource::new("secret", format!("{vault_id}/{path}"));
+    require(&app, &principal, Action::SecretRestore, resource.clone()).await?;
     if vault.is_reserved() {
-        let resource = Resource::new("secret", format!("{vault_id}/{path}"));
         return Err(deny(&app, &principal, "secret.restore", resource, Denial::Reserved).await?);
     }
     let reactivate = request.reactivate_signing_key == Some(true);
