@@ -53,6 +53,12 @@ id!(/// An agent.
     AgentId);
 id!(/// A vault.
     VaultId);
+id!(/// A webhook.
+    WebhookId);
+id!(/// A message to a webhook, under whose id it may come twice.
+    DeliveryId);
+id!(/// A freeze in force.
+    FreezeId);
 id!(/// A letter that is to be sent.
     MailId);
 id!(/// A secret: stable over its versions.

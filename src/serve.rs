@@ -54,6 +54,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     tracker::start(&app);
     keks::start(&app);
     app.tasks.spawn(crate::mail::keep_delivering(Arc::clone(&app)));
+    app.tasks.spawn(crate::webhooks::keep_delivering(Arc::clone(&app)));
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
     app.tasks.spawn(crate::metering::Meter::keep_flushing(Arc::clone(&app)));
     app.tasks.spawn(platform::chains::keep_refreshing(Arc::clone(&app)));

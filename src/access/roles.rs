@@ -93,6 +93,14 @@ actions! {
     MemberManage: Managers, "member.manage";
     /// Reads the organisation's settings, limits and use.
     OrgRead: Humans, "org.read";
+    /// Stops the organisation, an agent, a key or a chain from signing: whoever sees the fire pulls the switch.
+    FreezeCreate: Humans, "freeze.create";
+    /// Looks at what is frozen.
+    FreezeList: Humans, "freeze.list";
+    /// Lets it sign again.
+    FreezeLift: Managers, "freeze.lift";
+    /// Makes, changes and looks at webhooks and what they have not taken.
+    WebhookManage: Managers, "webhook.manage";
     /// Changes the organisation's settings.
     OrgUpdate: Owners, "org.update";
     /// Lists the contract ABIs that name errors and functions.
@@ -201,6 +209,10 @@ mod tests {
         ("member.invite", "--xx-"),
         ("member.manage", "--xx-"),
         ("org.read", "-xxxx"),
+        ("freeze.create", "-xxxx"),
+        ("freeze.list", "-xxxx"),
+        ("freeze.lift", "--xx-"),
+        ("webhook.manage", "--xx-"),
         ("org.update", "---x-"),
         ("contract_abi.list", "-xxxx"),
         ("contract_abi.manage", "--xx-"),

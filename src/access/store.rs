@@ -5,8 +5,8 @@ mod grants;
 mod revocations;
 
 pub use credentials::{
-    AgentIdentity, CredentialError, UserKeyIdentity, agent_by_prefix, credential_still_valid, principal_by_agent_key,
-    principal_by_token, principal_by_user_key, stamp_user_keys, still_proven, user_key_by_prefix,
+    AgentIdentity, UserKeyIdentity, agent_by_prefix, principal_by_agent_key, principal_by_token, principal_by_user_key,
+    stamp_user_keys, still_proven, user_key_by_prefix,
 };
 pub use grants::{effective_scopes, grants, grants_of_absent, reachable_vaults};
 pub use revocations::{is_revoked, lock_root, revoke};

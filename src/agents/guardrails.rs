@@ -38,6 +38,8 @@ pub struct Guardrails {
     pub block_unlimited_approvals: bool,
     /// Calls that change who commands a contract, or its code, and delegatecalls, are off unless this is set.
     pub allow_privileged_calls: bool,
+    /// So many denials within an hour, and the agent is frozen.
+    pub suspend_after_denials: Option<u16>,
     /// Further restrictions by chain (the registry's name). Of these and the above both hold.
     pub per_chain: BTreeMap<String, ChainGuardrails>,
 }
@@ -177,6 +179,7 @@ impl Guardrails {
             ),
             ("tx_block_unlimited_approvals", old.block_unlimited_approvals && !new.block_unlimited_approvals),
             ("tx_allow_privileged_calls", !old.allow_privileged_calls && new.allow_privileged_calls),
+            ("tx_suspend_after_denials", lost(old.suspend_after_denials, new.suspend_after_denials)),
             ("per_chain_guardrails", chain_lifted),
         ];
         lifted.into_iter().filter(|(_, lifted)| *lifted).map(|(name, _)| name).collect()

@@ -16,7 +16,9 @@ macro_rules! select {
     ($tail:literal) => {
         concat!(
             "SELECT id, org_id, name, description, created_by, auth_method, key_hash, client_cert_fingerprint, oidc_issuer,
-                    oidc_client_id, scopes, vault_ids, token_ttl_seconds, is_active, expires_at, frozen_at, deleted_at,
+                    oidc_client_id, scopes, vault_ids, token_ttl_seconds, is_active, expires_at, deleted_at,
+                    (SELECT f.created_at FROM freezes f
+                     WHERE f.org_id = agents.org_id AND f.scope = 'agent' AND f.subject = agents.id::text) AS frozen_at,
                     created_at, intents_api_enabled, tx_to_allowlist, tx_allowed_chains, tx_max_value_wei, tx_daily_limit_wei,
                     tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, tx_rules, ssh_public_key, ecdh_public_key, unclaimed,
                     shroud_enabled, shroud_config

@@ -9,14 +9,19 @@ use uuid::Uuid;
 use super::{Event, hash};
 use crate::db::DbError;
 use crate::ids::{EventId, OrgId};
+use crate::webhooks::rules::fitting;
 
-/// Writes an event, in the transaction of what it records.
+/// Writes an event, in the transaction of what it records, and with it what is to be told to the organisation's webhooks.
 ///
 /// # Errors
 /// As any statement; the effect must then not happen either.
 pub async fn record(conn: &mut PgConnection, event: Event) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO audit_events (id, org_id, action, actor_type, actor_id, resource_type, resource_id, details, ip_address, created_at, hash)
+        "WITH told AS (
+             INSERT INTO webhook_deliveries (id, webhook_id, event_id, event_created_at, action)
+             SELECT gen_random_uuid(), id, $1, $10, $3 FROM webhooks WHERE org_id = $2 AND is_active AND events && $12::text[]
+         )
+         INSERT INTO audit_events (id, org_id, action, actor_type, actor_id, resource_type, resource_id, details, ip_address, created_at, hash)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::inet, $10, $11)",
     )
     .bind(event.id)
@@ -30,6 +35,7 @@ pub async fn record(conn: &mut PgConnection, event: Event) -> Result<(), DbError
     .bind(event.ip.map(|ip| ip.to_string()))
     .bind(event.created_at)
     .bind(hash::of(&event.fields()).as_slice())
+    .bind(fitting(event.action))
     .execute(conn)
     .await?;
     Ok(())

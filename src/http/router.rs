@@ -38,6 +38,8 @@ pub fn routes() -> Routes {
         .merge(crate::metering::http::routes())
         .merge(crate::audit::http::routes())
         .merge(crate::intents::http::routes())
+        .merge(crate::freezes::http::routes())
+        .merge(crate::webhooks::http::routes())
         .merge(crate::sharing::http::routes())
         .merge(crate::simulate::settings::http::routes())
         .merge(crate::contracts::http::routes())

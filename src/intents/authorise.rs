@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::calldata::{self, Calls};
 use super::error::IntentError;
 use super::guardrails::{self, Facts, Seen};
+use super::lanes::Lane;
 use super::parse::{self, Request};
 use super::store::{self, Claim, IntentRow};
 use crate::access::{Actor, Principal, SecretPath};
@@ -82,6 +83,8 @@ pub struct Keyed {
     pub(super) chain: Arc<Chain>,
     pub(super) claim: Option<HeldClaim>,
     pub(super) key: SigningKey,
+    /// The organisation or the installation wants it simulated. T1 asks again.
+    pub(super) simulation_required: bool,
 }
 
 /// Only the agent itself submits, while it is active and its intents flag is on. All of it is looked up again in T1.
@@ -121,7 +124,7 @@ pub fn why_not_signing(agent: &Agent, now: time::OffsetDateTime) -> Option<&'sta
     } else if agent.expires_at.is_some_and(|at| at <= now) {
         Some("this agent has expired")
     } else if agent.frozen_at.is_some() {
-        Some("this agent is frozen: nothing new is signed until a human unfreezes it")
+        Some("this agent is frozen: nothing new is signed until a human lifts the freeze, see GET /v1/freezes")
     } else if !agent.intents_api_enabled {
         Some(
             "the Intents API is off for this agent: a human turns it on with PATCH /v1/agents/{id} {\"intents_api_enabled\": true}",
@@ -171,7 +174,11 @@ pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result
     }
     let key = find_key(app, &authorised).await?;
     let Authorised { request, principal, agent, chain } = authorised;
-    Ok(Keyed { request, calls, principal, agent, chain, claim, key })
+    let lane = Lane { chain_id: request.chain_id, address: key.address };
+    let standing = store::standing(&mut *app.db.acquire().await?, agent.org_id, agent.id, lane).await?;
+    standing.refuse_frozen()?;
+    let simulation_required = standing.simulation_required;
+    Ok(Keyed { request, calls, principal, agent, chain, claim, key, simulation_required })
 }
 
 /// Which key signs: by the path that was named, or the agent's own, or the chain's default path.

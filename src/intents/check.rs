@@ -91,12 +91,12 @@ pub async fn check(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError>
 }
 
 async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError> {
-    let Keyed { request, calls, principal, agent, chain, claim, key } = keyed;
+    let Keyed { request, calls, principal, agent, chain, claim, key, simulation_required } = keyed;
     let spec = chain.spec();
     let rpc = chain.rpc().await.map_err(|error| IntentError::could_not_check(error.to_string()))?;
     let from = key.address;
     let lane = Lane { chain_id: spec.chain_id, address: from };
-    let asked = simulation_asked(app, &request, &agent).await?;
+    let asked = request.simulate_first || app.config.intents.require_simulation || simulation_required;
     let unreachable = |error: RpcError| IntentError::could_not_check(error.to_string());
     let reads = async {
         tokio::try_join!(
@@ -264,16 +264,6 @@ impl Funds {
             max_cost.to_units(),
         )))
     }
-}
-
-/// Whether the request, the organisation or the daemon wants it simulated. T1 asks again about the organisation.
-async fn simulation_asked(app: &App, request: &Request, agent: &Agent) -> Result<bool, IntentError> {
-    let asked = request.simulate_first || app.config.intents.require_simulation;
-    if asked {
-        return Ok(true);
-    }
-    let standing = store::standing(&mut *app.db.acquire().await?, agent.org_id, request.chain_id).await?;
-    Ok(standing.simulation_required)
 }
 
 /// How often a simulation is made again when one of what it applied first was mined meanwhile, and may have been applied twice.

@@ -19,12 +19,13 @@ use super::parse::Kind;
 use super::refuse;
 use super::state::SlotState;
 use super::store::{self, Aged, Entry, IntentRow, NewIntent, SimulationNote, SlotRow};
-use crate::access::store::{CredentialError, credential_still_valid};
+use crate::access::store::still_proven;
 use crate::agents::{self, Agent};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::chain::Chain;
 use crate::db::DbError;
+use crate::freezes;
 use crate::ids::IntentId;
 use crate::simulate::UNMINED_MAX;
 use crate::vaults::keys;
@@ -277,28 +278,24 @@ async fn check_ahead(conn: &mut PgConnection, lane: Lane, nonce: u64, checked: &
     if same { Ok(()) } else { Err(changed_meanwhile("other transactions of this key came or went")) }
 }
 
-/// Reads again, on this connection and with shared locks: the agent with its guardrails, which [`reserve`] applies, the credential, the
+/// Reads again, on this connection, behind the organisation's gate and with shared locks: the agent with its guardrails, which [`reserve`] applies, the credential, the
 /// key and the right to it, and whether a simulation is required. A revocation, a freeze or a stricter setting that has been answered
 /// holds here, however long the checks took.
 async fn recheck(conn: &mut PgConnection, checked: &Checked) -> Result<Agent, IntentError> {
+    freezes::store::pass_gate(conn, checked.org_id).await?;
     let agent = agents::store::get_for_share(conn, checked.agent_id)
         .await?
         .ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;
     if let Some(why) = why_not_signing(&agent, crate::clock::now()) {
         return Err(IntentError::NotAllowed(why.to_owned()));
     }
-    match credential_still_valid(conn, &checked.principal).await {
-        Ok(true) => {}
-        Ok(false) => {
-            return Err(IntentError::NotAllowed("the credential was rotated or revoked meanwhile".to_owned()));
-        }
-        Err(CredentialError::Db(error)) => return Err(error.into()),
-        Err(frozen @ CredentialError::OrganisationFrozen) => return Err(IntentError::NotAllowed(frozen.to_string())),
+    if !still_proven(conn, &checked.principal).await? {
+        return Err(IntentError::NotAllowed("the credential was rotated or revoked meanwhile".to_owned()));
     }
     keys::recheck(conn, &checked.principal, checked.key.id).await?;
-    // The organisation's row is held since its freeze was asked for.
     let spec = checked.chain.spec();
-    let standing = store::standing(conn, checked.org_id, spec.chain_id).await?;
+    let standing = store::standing(conn, checked.org_id, checked.agent_id, checked.lane()).await?;
+    standing.refuse_frozen()?;
     if standing.chain_disabled {
         return Err(IntentError::ChainDisabled(spec.name.clone()));
     }

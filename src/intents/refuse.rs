@@ -13,6 +13,7 @@ use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
+use crate::freezes;
 use crate::ids::AgentId;
 
 /// Writes the audit row and gives the claim back, unless something may have been signed under it.
@@ -29,6 +30,9 @@ pub(super) async fn write(
         .with("why", error.label())
         .with("detail", error.to_string());
     audit::record(conn, event).await?;
+    if matches!(error, IntentError::Guardrail(_)) {
+        freezes::count_denial(conn, principal.org_id, agent_id).await?;
+    }
     if let Some(claim) = claim.filter(|_| !error.keeps_claim()) {
         store::release_claim(conn, agent_id, claim.key_hash, claim.token).await?;
     }

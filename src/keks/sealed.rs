@@ -4,7 +4,7 @@
 use super::store::SealedTable;
 use crate::chain::ChainId;
 use crate::ids::MailId;
-use crate::{mail, platform, users};
+use crate::{mail, platform, users, webhooks};
 
 /// The tables.
 pub const TABLES: &[SealedTable] = &[
@@ -28,5 +28,12 @@ pub const TABLES: &[SealedTable] = &[
         prefix: "",
         bound: &["id", "recipient"],
         aad: |bound| Some(mail::associated_data(bound[0].parse::<MailId>().ok()?, &bound[1])),
+    },
+    SealedTable {
+        table: "webhooks",
+        key: "id",
+        prefix: "",
+        bound: &["org_id", "id"],
+        aad: |bound| Some(webhooks::associated_data(bound[0].parse().ok()?, bound[1].parse().ok()?)),
     },
 ];

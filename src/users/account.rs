@@ -7,6 +7,7 @@ use crate::access::{Principal, Role};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::db::DbError;
+use crate::freezes;
 use crate::mail;
 
 /// What a human changes about themselves. A field that is not given stays as it is; an empty name is none.
@@ -63,6 +64,7 @@ pub async fn delete(app: &App, principal: &Principal) -> Result<(), UserError> {
     let recipient = profile(app, principal).await?.email;
     let letter = letter(app, &recipient, &Subject::AccountDeleted, principal.ip, None).await?;
     let mut tx = app.db.begin().await.map_err(DbError::from)?;
+    freezes::store::close_gate(&mut tx, principal.org_id).await?;
     store::lock_organisation(&mut tx, principal.org_id).await?;
     let account = store::lock_proven(&mut tx, principal, user_id).await?.ok_or(UserError::Ended)?;
     let company = store::company(&mut tx, principal.org_id, user_id).await?;
@@ -76,7 +78,8 @@ pub async fn delete(app: &App, principal: &Principal) -> Result<(), UserError> {
     let last = company.humans == 0;
     store::erase(&mut tx, principal.org_id, user_id).await?;
     if last {
-        store::freeze(&mut tx, principal.org_id).await?;
+        let scope = freezes::Scope::Organisation(principal.org_id);
+        freezes::store::put(&mut tx, principal.org_id, scope, "its last human left", audit::Actor::System).await?;
     }
     mail::store::post(&mut tx, &letter).await?;
     let event = Event::by(principal, "user.delete", Resource::new("user", user_id)).with("organisation_frozen", last);

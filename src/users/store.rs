@@ -4,7 +4,7 @@ mod accounts;
 mod pending;
 
 pub use accounts::{
-    Account, Company, Erased, Locked, NewUser, Profile, account, company, email_is_taken, erase, freeze, insert, lock,
+    Account, Company, Erased, Locked, NewUser, Profile, account, company, email_is_taken, erase, insert, lock,
     lock_organisation, lock_proven, name_and_password, profile, rehash, set_password, update_profile,
 };
 pub use pending::{

@@ -157,38 +157,9 @@ pub async fn stamp_user_keys(pool: &PgPool, ids: &[ApiKeyId], at: &[OffsetDateTi
     Ok(())
 }
 
-/// Why a credential cannot be vouched for any more.
-#[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
-    /// Nothing new is signed for this organisation.
-    #[error("this organisation is frozen: nothing new is signed until an owner unfreezes it")]
-    OrganisationFrozen,
-    /// Could not be checked.
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
-
-/// Whether what a principal proved itself with still holds: for the transaction that signs, on its own connection. Holds the rows
-/// of the organisation and of the agent (or the human and the key) `FOR SHARE`, so that a deactivation, a rotation or a freeze
-/// that has been answered holds. A revocation of the token holds once its row is committed.
-///
-/// # Errors
-/// [`CredentialError`]. `Ok(false)`: rotated, revoked, deactivated, deleted or expired.
-pub async fn credential_still_valid(conn: &mut PgConnection, principal: &Principal) -> Result<bool, CredentialError> {
-    let frozen: Option<Option<OffsetDateTime>> =
-        sqlx::query_scalar("SELECT frozen_at FROM organisations WHERE id = $1 FOR SHARE")
-            .bind(principal.org_id)
-            .fetch_optional(&mut *conn)
-            .await
-            .map_err(DbError::from)?;
-    if frozen.flatten().is_some() {
-        return Err(CredentialError::OrganisationFrozen);
-    }
-    Ok(still_proven(conn, principal).await?)
-}
-
-/// Whether what a principal proved itself with still holds, whatever the organisation's state. Holds the row of the agent (or the
-/// human and the key) `FOR SHARE`: for a transaction whose effect must not outlast a revocation, such as a new key.
+/// Whether what a principal proved itself with still holds. Holds the row of the agent (or the human and the key) `FOR SHARE`: for a
+/// transaction whose effect must not outlast a revocation, such as a signature or a new key. A revocation of the token holds once its row
+/// is committed.
 ///
 /// # Errors
 /// As any statement. `Ok(false)`: rotated, revoked, deactivated, deleted or expired.

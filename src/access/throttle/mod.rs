@@ -30,6 +30,8 @@ pub enum Throttle {
     Share,
     /// Passphrases of a share, by share.
     SharePassphrase,
+    /// Denials by guardrails, by agent: how many more than these freeze it.
+    Denials(u16),
 }
 
 impl Throttle {
@@ -47,6 +49,7 @@ impl Throttle {
             Self::Invitation => ("invitation", 3, 10 * MINUTE),
             Self::Share => ("share", 10, MINUTE),
             Self::SharePassphrase => ("share_passphrase", 10, 10 * MINUTE),
+            Self::Denials(most) => ("denials", most, 60 * MINUTE),
         };
         (name, most, Duration::from_secs(seconds))
     }

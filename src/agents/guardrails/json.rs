@@ -1,6 +1,7 @@
 //! The newer guardrails in JSON: one grammar for requests, replies and the column that keeps them. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use alloy::primitives::{Address, U256, hex};
 use serde_json::{Map, Value, json};
@@ -16,18 +17,21 @@ const LIST_MAX: usize = 1_000;
 const SELECTORS_MAX: usize = 100;
 /// Most transactions a day that a cap can mean.
 const PER_DAY_MAX: u64 = 1_000_000_000;
+/// How many denials within an hour may freeze an agent: each is remembered for so long.
+const DENIALS: RangeInclusive<u16> = 2..=1_000;
 /// More decimals than 2^256 has digits have no meaning.
 const DECIMALS_MAX: u64 = 77;
 /// Longest amount, in characters.
 const AMOUNT_CHARS_MAX: usize = 160;
 
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 8] = [
     "tx_max_per_day",
     "tx_token_allowlist",
     "tx_token_limits",
     "tx_contract_allowlist",
     "tx_block_unlimited_approvals",
     "tx_allow_privileged_calls",
+    "tx_suspend_after_denials",
     "per_chain_guardrails",
 ];
 
@@ -53,6 +57,7 @@ impl Guardrails {
                 "tx_max_per_day" => self.max_per_day = optional(value, |v| per_day(name, v))?,
                 "tx_block_unlimited_approvals" => self.block_unlimited_approvals = flag(name, value)?,
                 "tx_allow_privileged_calls" => self.allow_privileged_calls = flag(name, value)?,
+                "tx_suspend_after_denials" => self.suspend_after_denials = optional(value, |v| denials(name, v))?,
                 "per_chain_guardrails" => self.per_chain = per_chain(name, value, chain_name)?,
                 _ if value.is_null() => {}
                 "tx_token_allowlist" => self.token_allowlist = list(name, value, |v| on_chain(name, v, chain_name))?,
@@ -81,6 +86,7 @@ impl Guardrails {
         put("tx_contract_allowlist", !self.contract_allowlist.is_empty(), contracts);
         put("tx_block_unlimited_approvals", self.block_unlimited_approvals, json!(true));
         put("tx_allow_privileged_calls", self.allow_privileged_calls, json!(true));
+        put("tx_suspend_after_denials", self.suspend_after_denials.is_some(), json!(self.suspend_after_denials));
         let chains: Map<_, _> =
             self.per_chain.iter().map(|(name, rails)| (name.clone(), Value::Object(rails.to_json()))).collect();
         put("per_chain_guardrails", !self.per_chain.is_empty(), Value::Object(chains));
@@ -118,6 +124,11 @@ fn per_day(name: &str, value: &Value) -> Read<u64> {
         Some(count) => Ok(count),
         None => refuse(name, "must be a whole number of transactions, or null"),
     }
+}
+
+fn denials(name: &str, value: &Value) -> Read<u16> {
+    let count = value.as_u64().and_then(|count| u16::try_from(count).ok()).filter(|count| DENIALS.contains(count));
+    count.map_or_else(|| refuse(name, "must be a whole number from 2 to 1000, or null"), Ok)
 }
 
 fn list<T: PartialEq>(name: &str, value: &Value, read: impl Fn(&Value) -> Read<T>) -> Read<Vec<T>> {

@@ -12,6 +12,7 @@ use crate::access::http::require;
 use crate::access::{Action, Principal};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
+use crate::freezes;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get};
@@ -42,6 +43,7 @@ async fn change(
     let organisation = Resource::new("organisation", principal.org_id);
     require(&app, &principal, Action::OrgUpdate, organisation.clone()).await?;
     let mut tx = app.db.begin().await?;
+    freezes::store::close_gate(&mut tx, principal.org_id).await?;
     let before = store::get_for_update(&mut tx, principal.org_id).await?;
     let mut after = before.clone();
     if let Some(on) = request.require_simulation {

@@ -28,8 +28,7 @@ pub async fn get(conn: &mut PgConnection, org_id: OrgId) -> Result<Settings, DbE
     Ok(settings)
 }
 
-/// As [`get`], to change them. Waits for signatures of the organisation that are being made, and holds up new ones until the
-/// transaction ends: they read the settings with the row held.
+/// As [`get`], to change them, behind the organisation's closed gate: what is being signed has read the old ones and is done.
 ///
 /// # Errors
 /// As any statement.

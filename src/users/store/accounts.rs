@@ -321,15 +321,3 @@ pub async fn erase(conn: &mut PgConnection, org_id: OrgId, id: UserId) -> Result
     .await?;
     Ok(Erased { policies, api_keys })
 }
-
-/// Nobody is left in an organisation, which signs nothing from then on.
-///
-/// # Errors
-/// As any statement.
-pub async fn freeze(conn: &mut PgConnection, org_id: OrgId) -> Result<(), DbError> {
-    sqlx::query("UPDATE organisations SET frozen_at = COALESCE(frozen_at, now()) WHERE id = $1")
-        .bind(org_id)
-        .execute(conn)
-        .await?;
-    Ok(())
-}

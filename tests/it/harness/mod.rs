@@ -11,6 +11,7 @@ pub mod install;
 pub mod issuer;
 pub mod people;
 pub mod pg_proxy;
+pub mod receiver;
 pub mod rpc_proxy;
 pub mod shim;
 pub mod simulator;

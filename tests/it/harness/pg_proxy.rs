@@ -63,6 +63,11 @@ impl PgProxy {
         *self.shared.armed.lock().unwrap() = Some(fault);
     }
 
+    /// No fault any more, unless it has struck.
+    pub fn disarm(&self) {
+        *self.shared.armed.lock().unwrap() = None;
+    }
+
     /// Waits until the fault has struck.
     pub async fn struck(&self) {
         self.shared.struck.notified().await;

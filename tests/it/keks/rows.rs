@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{SOON, admin, admin_fails, all_open, begin, filled, kek, quick, reaches, state_of, uses};
 use crate::harness::anvil::{Anvil, AnvilOptions};
+use crate::harness::receiver::Receiver;
 use crate::harness::stack::{Stack, text, until};
 use crate::orgs::platform_admin;
 use crate::users::{PASSWORD, app_code, log_in, nobody, second_factor, sign_up};
@@ -41,7 +42,7 @@ async fn every_column_that_names_a_key_of_the_token_is_known_to_the_rotation_and
         by_itself.map(|(table, column)| (table.to_owned(), column.to_owned())).into_iter().chain(listed).collect();
     assert_eq!(columns, known, "a table names keys of the token, and `keks` does not know it (or it is gone)");
 
-    // A row in each: secrets and keys, a chain's URL, a second factor, a letter that waits.
+    // A row in each: secrets and keys, a chain's URL, a webhook's secret, a second factor, a letter that waits.
     let vault = filled(&stack, 3, 2).await;
     platform_admin(&stack);
     let chain = json!({
@@ -53,6 +54,9 @@ async fn every_column_that_names_a_key_of_the_token_is_known_to_the_rotation_and
     let made = stack.owner.post("/v1/agents", &json!({"name": "a", "intents_api_enabled": true})).await.expect(201);
     let keys = format!("/v1/agents/{}/signing-keys", text(&made["agent"], "id"));
     stack.owner.post(&keys, &json!({"chain": "ethereum"})).await.expect(201);
+    let receiver = Receiver::start().await;
+    let hook = json!({"url": receiver.url, "events": ["webhook.*"]});
+    let hook = text(&stack.owner.post("/v1/webhooks", &hook).await.expect(201), "id");
     let ada = sign_up(&stack, "ada@example.com").await;
     let (secret, _) = second_factor(&stack, &ada).await;
     until(SOON, "letters are out", async || stack.count("SELECT count(*) FROM mail_outbox").await == 0).await;
@@ -93,6 +97,9 @@ async fn every_column_that_names_a_key_of_the_token_is_known_to_the_rotation_and
     nobody(&stack).post("/v1/auth/mfa/verify", &answer).await.expect(200);
     let balance = stack.owner.get(&format!("{keys}/added/balance")).await.expect(200);
     assert_eq!(balance["balance_wei"], "0");
+    let told = receiver.got().len();
+    stack.owner.post(&format!("/v1/webhooks/{hook}/test"), &json!({})).await.expect(202);
+    until(SOON, "the webhook's secret opens", async || receiver.got().len() > told).await;
     all_open(&stack, &stack.owner, &vault, 3).await;
 }
 

@@ -220,7 +220,7 @@ async fn an_account_goes_with_all_that_opens_it_and_its_address_is_free() {
     let again = stack.owner.by(Some(&text(&again, "access_token")));
     assert_eq!(again.get("/v1/vaults").await.expect(200)["vaults"], json!([]));
     // Whoever is alone in an organisation may go; nothing is signed for it any more.
-    let org = "SELECT count(*) FROM organisations WHERE frozen_at IS NOT NULL";
+    let org = "SELECT count(*) FROM freezes WHERE scope = 'organisation'";
     let frozen = stack.count(org).await;
     again.delete_with("/v1/auth/me", &yes).await.expect(204);
     assert_eq!(stack.count(org).await, frozen + 1);

@@ -63,7 +63,7 @@ impl Caller {
 }
 
 /// Everything that is limited by number.
-const LIMITED: &str = "{rule_id}/{invitation_id}";
+const LIMITED: &str = "{rule_id}/{invitation_id}/{webhook_id}";
 
 /// The daemon's own table.
 fn routes() -> Vec<Route> {
@@ -170,6 +170,7 @@ impl World {
         let key_id = text(&spare["key"], "id");
         let (share_id, transaction_id) = (Uuid::new_v4(), Uuid::new_v4());
         let (rule_id, invitation_id, rotation_id) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        let (freeze_id, delivery_id) = (Uuid::new_v4(), Uuid::new_v4());
         let secret_id = text(&secret, "id");
         // A share that the agent has accepted, past the limit on making them; a transaction that its simulation stopped.
         stack
@@ -181,9 +182,24 @@ impl World {
                  VALUES ('{transaction_id}', '{org_id}', '{agent_id}', 'submit', 8453, 'base', 'eth', decode(repeat('11', 20), 'hex'),
                          decode(repeat('22', 20), 'hex'), 1, 21000, 1, decode(repeat('33', 32), 'hex'), 'reverted');
                  INSERT INTO cmek_rotations (id, org_id, vault_id, old_fingerprint, new_fingerprint, state, total, lease_until, completed_at)
-                 VALUES ('{rotation_id}', '{org_id}', '{vault_id}', repeat('a', 64), repeat('b', 64), 'completed', 0, now(), now())"
+                 VALUES ('{rotation_id}', '{org_id}', '{vault_id}', repeat('a', 64), repeat('b', 64), 'completed', 0, now(), now());
+                 INSERT INTO freezes (id, org_id, scope, subject, reason, actor_type)
+                 VALUES ('{freeze_id}', '{org_id}', 'key', '{freeze_id}', '', 'system')"
             ))
             .await;
+        let webhook_id = Uuid::new_v4();
+        if template.contains("{webhook_id}") {
+            stack
+                .sql(&format!(
+                    "INSERT INTO webhooks (id, org_id, url, description, events, kek_id, dek_iv, dek_sealed, nonce, ciphertext, created_by)
+                     SELECT '{webhook_id}', '{org_id}', 'https://hooks.example.com/x', '', '{{webhook.disable}}', id,
+                            decode(repeat('11', 12), 'hex'), '\\x11', decode(repeat('11', 12), 'hex'), '\\x11', '{owner_id}'
+                     FROM keks WHERE purpose = 'data' LIMIT 1;
+                     INSERT INTO webhook_deliveries (id, webhook_id, event_id, event_created_at, action, is_dead)
+                     VALUES ('{delivery_id}', '{webhook_id}', '{delivery_id}', now(), 'webhook.disable', true)"
+                ))
+                .await;
+        }
         if template.contains("{rule_id}") {
             stack
                 .sql(&format!(
@@ -222,6 +238,9 @@ impl World {
             ("invitation_id", invitation_id.to_string()),
             ("rotation_id", rotation_id.to_string()),
             ("abi_id", abi_id.to_string()),
+            ("freeze_id", freeze_id.to_string()),
+            ("webhook_id", webhook_id.to_string()),
+            ("delivery_id", delivery_id.to_string()),
             ("org_id", org_id.to_owned()),
             ("name_or_id", "base".to_owned()),
             ("key_id", key_id),

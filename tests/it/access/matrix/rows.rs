@@ -48,6 +48,12 @@ pub fn body(route: &Route, world: &World) -> Option<Value> {
         "POST /v1/org/invite" => json!({"email": format!("{}@example.org", Uuid::new_v4()), "role": "member"}),
         "POST /v1/auth/accept-invite" => json!({"token": "none", "password": "correct horse battery"}),
         "PATCH /v1/org/members/{user_id}" => json!({"role": "member"}),
+        "POST /v1/webhooks" => json!({"url": "https://hooks.example.com/x"}),
+        "PATCH /v1/webhooks/{webhook_id}" => json!({"description": "ours"}),
+        "POST /v1/webhooks/{webhook_id}/test" | "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver" => {
+            json!({})
+        }
+        "POST /v1/freezes" => json!({"scope": "agent", "subject": agent, "reason": "a drill"}),
         "PATCH /v1/org/settings" => json!({"require_simulation": false}),
         "POST /v1/security/ip-rules" => json!({"rule_type": "deny", "cidr": "198.51.100.0/24"}),
         "PATCH /v1/billing/overage-method" | "PATCH /v1/billing/credits/overage-method" => json!({"method": "credits"}),
