@@ -1,0 +1,33 @@
+//! Numbers from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
+
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `bound`, which is small.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// One in `of`.
+    pub fn one_in(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+
+    /// Another one, for somebody else.
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+}
