@@ -341,7 +341,7 @@ impl<T: serde::de::DeserializeOwned + Send> axum::extract::FromRequestParts<Arc<
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         match axum::extract::Path::<T>::from_request_parts(parts, app).await {
             Ok(axum::extract::Path(ids)) => Ok(Self(ids)),
-            Err(_) => Err(Problem::not_found("no such thing: an id in the path is not a UUID")),
+            Err(_) => Err(Problem::not_found("no such thing: an id in the path cannot be read; most ids are UUIDs")),
         }
     }
 }

@@ -159,6 +159,19 @@ pub async fn get(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<
     row.map(Row::agent).transpose()
 }
 
+/// Whether there is, or was, such an agent: the row of a deleted one stays.
+///
+/// # Errors
+/// As any statement.
+pub async fn existed(conn: &mut PgConnection, org_id: OrgId, id: AgentId) -> Result<bool, DbError> {
+    let existed = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM agents WHERE id = $1 AND org_id = $2)")
+        .bind(id)
+        .bind(org_id)
+        .fetch_one(conn)
+        .await?;
+    Ok(existed)
+}
+
 /// As [`get`], to change it: first the agent's spending windows are locked, as the transaction that signs does, then its row.
 ///
 /// # Errors

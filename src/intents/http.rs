@@ -5,7 +5,8 @@ mod simulate;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::parse::Kind;
 use super::{IntentError, Submitted, store, view};
-use crate::access::http::require;
+use crate::access::http::{Ids, require};
 use crate::access::{Action, Actor, Principal};
 use crate::agents;
 use crate::app::App;
@@ -44,7 +45,7 @@ pub fn routes() -> Routes {
 async fn submit(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
+    Ids(agent_id): Ids<String>,
     headers: HeaderMap,
     Body(Members(body)): Body<Members>,
 ) -> Result<Response, Problem> {
@@ -57,7 +58,7 @@ async fn submit(
 async fn sign(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
+    Ids(agent_id): Ids<String>,
     headers: HeaderMap,
     Body(Members(body)): Body<Members>,
 ) -> Result<Response, Problem> {
@@ -98,7 +99,7 @@ fn agent_id_of(text: &str) -> Result<AgentId, Problem> {
     text.parse().map_err(|_| Problem::not_found("no such agent: an agent's id is a UUID"))
 }
 
-/// An agent reads its own transactions; a human those of the organisation's agents.
+/// An agent reads its own transactions; a human those of the organisation's agents, also of deleted ones: what they signed goes on.
 async fn readable_agent(app: &App, principal: &Principal, text: &str) -> Result<AgentId, Problem> {
     let agent_id = agent_id_of(text)?;
     require(app, principal, Action::TransactionRead, Resource::new("agent", agent_id)).await?;
@@ -107,8 +108,8 @@ async fn readable_agent(app: &App, principal: &Principal, text: &str) -> Result<
         Actor::Agent(_) => Err(Problem::forbidden("an agent reads its own transactions only")),
         Actor::User(_) => {
             let mut conn = app.db.acquire().await?;
-            let agent = agents::store::get(&mut conn, principal.org_id, agent_id).await?;
-            agent.map(|agent| agent.id).ok_or_else(|| Problem::not_found("no such agent"))
+            let existed = agents::store::existed(&mut conn, principal.org_id, agent_id).await?;
+            existed.then_some(agent_id).ok_or_else(|| Problem::not_found("no such agent"))
         }
     }
 }
@@ -128,9 +129,10 @@ impl GetQuery {
 async fn get_one(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path((agent_id, transaction_id)): Path<(String, String)>,
-    Query(query): Query<GetQuery>,
+    Ids((agent_id, transaction_id)): Ids<(String, String)>,
+    query: Result<Query<GetQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let agent_id = readable_agent(&app, &principal, &agent_id).await?;
     let missing = || Problem::not_found("no such transaction");
     let id: IntentId = transaction_id.parse().map_err(|_| missing())?;
@@ -150,9 +152,10 @@ struct ListQuery {
 async fn list(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
-    Query(query): Query<ListQuery>,
+    Ids(agent_id): Ids<String>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let agent_id = readable_agent(&app, &principal, &agent_id).await?;
     let limit = match query.limit.as_deref().map(str::parse::<i64>) {
         None => 50,

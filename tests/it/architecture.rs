@@ -156,6 +156,19 @@ fn http_is_spoken_in_http_files_only() {
     );
 }
 
+/// axum's own reply to a path or a query that it cannot read is no problem body: these are taken by `Ids`, and as a `Result`.
+#[test]
+fn what_cannot_be_read_from_a_url_is_a_problem_too() {
+    let ours = |source: &&Source| !source.under("simulate/server/"); // That is another server, with errors of another form.
+    for source in sources_in("src").iter().filter(ours) {
+        let code = &source.code;
+        let word_before = |at: usize| code[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        assert!(!code.match_indices("Path<").any(|(at, _)| !word_before(at)), "{} lets axum answer", source.path);
+        let bare = code.match_indices("Query<").any(|(at, _)| !word_before(at) && !code[..at].ends_with("Result<"));
+        assert!(!bare, "{} lets axum answer for a query", source.path);
+    }
+}
+
 #[test]
 fn others_are_asked_under_chain_simulate_and_outbound_only() {
     only_in(

@@ -8,7 +8,7 @@ mod idempotency;
 mod invariants;
 mod lying_node;
 mod nonces;
-mod outside;
+pub mod outside;
 mod poison;
 mod refusals;
 mod reorg;
