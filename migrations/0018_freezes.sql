@@ -13,6 +13,8 @@ CREATE TABLE freezes (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (org_id, scope, subject)
 );
+-- An older daemon may be writing one of these columns.
+LOCK TABLE organisations, agents IN ACCESS EXCLUSIVE MODE;
 INSERT INTO freezes (id, org_id, scope, subject, reason, actor_type, created_at)
 SELECT gen_random_uuid(), org_id, 'agent', id::text, 'frozen before freezes had reasons', 'system', frozen_at
 FROM agents WHERE frozen_at IS NOT NULL

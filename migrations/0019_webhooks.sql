@@ -24,7 +24,9 @@ CREATE TABLE webhooks (
     -- Failures to reach it since the last time that it took something.
     failures     integer NOT NULL DEFAULT 0,
     delivered    bigint NOT NULL DEFAULT 0,
-    delivered_at timestamptz
+    delivered_at timestamptz,
+    -- It is gone for people; the row goes when its deliveries are gone.
+    deleted_at   timestamptz
 );
 CREATE INDEX webhooks_of_org ON webhooks (org_id);
 CREATE INDEX webhooks_by_kek ON webhooks (kek_id);
@@ -34,7 +36,8 @@ CREATE TRIGGER webhooks_kek BEFORE INSERT OR UPDATE OF kek_id ON webhooks
 -- What is still to be delivered, and what never was. Written by the statement that writes the event; gone once it is taken.
 CREATE TABLE webhook_deliveries (
     id               uuid PRIMARY KEY,
-    webhook_id       uuid NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    -- No foreign key: every transaction that signs writes here, and must not share a lock with whoever changes a webhook.
+    webhook_id       uuid NOT NULL,
     -- The event, of which the message is made when it is sent.
     event_id         uuid NOT NULL,
     event_created_at timestamptz NOT NULL,
@@ -48,4 +51,5 @@ CREATE TABLE webhook_deliveries (
     created_at       timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook_id, due_at) WHERE NOT is_dead;
+CREATE INDEX webhook_deliveries_old ON webhook_deliveries (created_at);
 CREATE INDEX webhook_deliveries_listed ON webhook_deliveries (webhook_id, created_at, id);

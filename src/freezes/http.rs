@@ -17,11 +17,12 @@ use crate::address::parse_address;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::clock::rfc3339;
+use crate::db::DbError;
 use crate::http::extract::Body;
 use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, delete, post};
-use crate::ids::{AgentId, FreezeId};
+use crate::ids::{AgentId, FreezeId, OrgId};
 
 /// Freezes of one page.
 const PAGE: i64 = 100;
@@ -84,7 +85,8 @@ impl NewFreeze {
     }
 }
 
-/// Every human of the organisation may pull the switch. Answered once nothing is being signed any more.
+/// Every human of the organisation may pull the switch. In force for whatever begins once its row is committed; answered once nothing that
+/// began before is being signed any more.
 async fn create(
     State(app): State<Arc<App>>,
     principal: Principal,
@@ -97,20 +99,33 @@ async fn create(
         return Err(Problem::bad_request(format!("reason must be at most {REASON_CHARS_MAX} characters")));
     }
     let mut tx = app.db.begin().await?;
-    store::close_gate(&mut tx, principal.org_id).await?;
     if !store::is_there(&mut tx, principal.org_id, scope).await? {
         return Err(Problem::not_found(format!("no such {}", scope.kind())));
     }
     let event = Event::by(&principal, "freeze.create", Resource::kind("freeze"));
-    let (freeze, new) = store::put(&mut tx, principal.org_id, scope, &reason, event.actor).await?;
-    if !new {
-        return Ok((StatusCode::OK, Json(render(&app, &freeze))));
+    let (freeze, is_new) = store::put(&mut tx, principal.org_id, scope, &reason, event.actor).await?;
+    if is_new {
+        let event = Event { resource: Resource::new("freeze", freeze.id), ..event };
+        audit::record(&mut tx, told(event, &freeze)).await?;
+        tracing::warn!(freeze = %freeze.id, scope = %freeze.scope, subject = %freeze.subject, "frozen by a human: nothing new is signed");
     }
-    let event = Event { resource: Resource::new("freeze", freeze.id), ..event };
-    audit::record(&mut tx, told(event, &freeze)).await?;
     tx.commit().await?;
-    tracing::warn!(freeze = %freeze.id, scope = %freeze.scope, subject = %freeze.subject, "frozen by a human: nothing new is signed");
-    Ok((StatusCode::CREATED, Json(render(&app, &freeze))))
+    wait_for_what_is_being_signed(&app, principal.org_id).await.map_err(|error| {
+        tracing::warn!(freeze = %freeze.id, %error, "a freeze is in force, and what was being signed before could not be waited for");
+        Problem::unavailable(
+            "the freeze is in force for everything new, but what was being signed when it came could not be waited for: ask again",
+            1,
+        )
+    })?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(render(&app, &freeze))))
+}
+
+async fn wait_for_what_is_being_signed(app: &App, org_id: OrgId) -> Result<(), DbError> {
+    let mut tx = app.db.begin().await?;
+    store::close_gate(&mut tx, org_id).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -147,12 +162,13 @@ async fn lift(
 ) -> Result<StatusCode, Problem> {
     require(&app, &principal, Action::FreezeLift, Resource::new("freeze", id)).await?;
     let mut tx = app.db.begin().await?;
-    let Some(freeze) = store::lift(&mut tx, principal.org_id, id).await? else {
-        return Err(Problem::not_found("no such freeze: it may have been lifted already"));
-    };
+    let gone = || Problem::not_found("no such freeze: it may have been lifted already");
+    let freeze = store::get(&mut tx, principal.org_id, id).await?.ok_or_else(gone)?;
+    // In the order in which a denial takes the two.
     if let Some(agent) = freeze.subject.parse().ok().filter(|_| freeze.scope == "agent") {
         throttle::store::forget(&mut tx, Throttle::Denials(0), denials_of(agent)).await?;
     }
+    store::lift(&mut tx, principal.org_id, id).await?.ok_or_else(gone)?;
     let event = Event::by(&principal, "freeze.lift", Resource::new("freeze", id));
     audit::record(&mut tx, told(event, &freeze)).await?;
     tx.commit().await?;

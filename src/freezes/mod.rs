@@ -2,7 +2,7 @@
 //! followed to its end.
 //!
 //! A freeze that has been answered holds on every daemon: T1 goes through the organisation's gate ([`store::pass_gate`]) before it reads
-//! what is in force, and a freeze closes the gate while it is written. Postgres serves those who wait for an advisory lock in turn, so
+//! what is in force, and whoever freezes writes it, and then closes the gate once before it answers. Postgres serves those who wait for an advisory lock in turn, so
 //! a freeze waits for the transactions that are being signed and never for those that come after.
 
 pub mod http;

@@ -54,13 +54,14 @@ pub async fn pass_gate(conn: &mut PgConnection, org_id: OrgId) -> Result<(), DbE
 }
 
 /// Closes the organisation's gate until the transaction ends: waits for what is being signed, and holds up what comes after. First in a
-/// transaction that holds no row which T1 asks for.
+/// transaction that holds no row which T1 asks for. Waits longer than any T1 can last, one of a daemon that hangs included.
 ///
 /// Locks: the organisation's advisory lock, exclusive, of the transaction.
 ///
 /// # Errors
 /// As any statement.
 pub async fn close_gate(conn: &mut PgConnection, org_id: OrgId) -> Result<(), DbError> {
+    sqlx::query("SELECT set_config('statement_timeout', '30s', true)").execute(&mut *conn).await?;
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1::text, $2))")
         .bind(org_id)
         .bind(GATE)
@@ -80,10 +81,18 @@ pub async fn put(
     reason: &str,
     by: Actor,
 ) -> Result<(Freeze, bool), DbError> {
-    let made = sqlx::query(
+    #[derive(FromRow)]
+    struct Put {
+        #[sqlx(flatten)]
+        freeze: Freeze,
+        is_new: bool,
+    }
+    let put: Put = sqlx::query_as(concat!(
         "INSERT INTO freezes (id, org_id, scope, subject, reason, actor_type, actor_id) VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (org_id, scope, subject) DO NOTHING",
-    )
+         ON CONFLICT (org_id, scope, subject) DO UPDATE SET subject = excluded.subject RETURNING ",
+        columns!(),
+        ", xmax = 0 AS is_new"
+    ))
     .bind(FreezeId::random())
     .bind(org_id)
     .bind(scope.kind())
@@ -91,19 +100,22 @@ pub async fn put(
     .bind(reason)
     .bind(by.kind())
     .bind(by.id())
-    .execute(&mut *conn)
-    .await?;
-    let freeze = sqlx::query_as(concat!(
-        "SELECT ",
-        columns!(),
-        " FROM freezes WHERE org_id = $1 AND scope = $2 AND subject = $3"
-    ))
-    .bind(org_id)
-    .bind(scope.kind())
-    .bind(scope.subject())
     .fetch_one(conn)
     .await?;
-    Ok((freeze, made.rows_affected() == 1))
+    Ok((put.freeze, put.is_new))
+}
+
+/// One of the organisation's.
+///
+/// # Errors
+/// As any statement.
+pub async fn get(conn: &mut PgConnection, org_id: OrgId, id: FreezeId) -> Result<Option<Freeze>, DbError> {
+    let freeze = sqlx::query_as(concat!("SELECT ", columns!(), " FROM freezes WHERE org_id = $1 AND id = $2"))
+        .bind(org_id)
+        .bind(id)
+        .fetch_optional(conn)
+        .await?;
+    Ok(freeze)
 }
 
 /// Lifts one. `None`: the organisation has none with this id.

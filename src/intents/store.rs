@@ -46,7 +46,7 @@ pub(super) fn per_gas(wei: Wei) -> Result<u128, sqlx::Error> {
 pub async fn begin_t1(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', '2s', true),
-                set_config('statement_timeout', '5s', true)",
+                set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '5s', true)",
     )
     .execute(conn)
     .await?;

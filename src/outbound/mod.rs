@@ -171,20 +171,33 @@ impl Outbound {
         self.rules.check_url(url)
     }
 
+    /// Sends a request and reads the reply's status, and nothing else of it.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_for_status(&self, request: Request) -> Result<u16, OutboundError> {
+        Ok(self.begin(request).await?.status().as_u16())
+    }
+
+    async fn begin(&self, request: Request) -> Result<reqwest::Response, OutboundError> {
+        self.rules.check_url(&request.url).map_err(OutboundError::Refused)?;
+        let client = if request.url.scheme() == "https" { &self.https } else { &self.http };
+        let sent = client.request(request.method, request.url).headers(request.headers).body(request.body).send();
+        sent.await.map_err(failed)
+    }
+
     /// Sends a request and reads the whole reply.
     ///
     /// # Errors
     /// [`OutboundError`]: refused by rule, or could not be done. The text names neither URL nor address.
     pub async fn send(&self, request: Request) -> Result<Reply, OutboundError> {
-        self.rules.check_url(&request.url).map_err(OutboundError::Refused)?;
-        let client = if request.url.scheme() == "https" { &self.https } else { &self.http };
-        let sent = client.request(request.method, request.url).headers(request.headers).body(request.body).send();
-        let mut response = sent.await.map_err(failed)?;
+        let bytes_max = request.reply_bytes_max;
+        let mut response = self.begin(request).await?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > request.reply_bytes_max {
-                return Err(OutboundError::TooLarge(request.reply_bytes_max));
+            if body.len() + chunk.len() > bytes_max {
+                return Err(OutboundError::TooLarge(bytes_max));
             }
             body.extend_from_slice(&chunk);
         }

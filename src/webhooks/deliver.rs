@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -27,12 +28,12 @@ const LEASE: Duration = Duration::from_secs(60);
 const TURN: Duration = Duration::from_secs(30);
 /// Messages of one turn.
 const BATCH: i64 = 100;
-/// Messages that may wait for one webhook.
+/// Messages that one webhook may leave untaken, waiting or dead.
 const WAITING_MAX: i64 = 100_000;
 /// How often it is looked whether more wait, and what is long dead.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// More of a reply is not read.
-const REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Messages to one webhook that are on their way at once.
+const ABREAST: usize = 8;
 
 /// Sends what is due until the daemon stops.
 pub async fn keep_delivering(app: Arc<App>) {
@@ -85,41 +86,48 @@ async fn turn(app: &App, webhook: Leased) {
 async fn deliver_due(app: &App, webhook: &Leased) -> Result<(), DbError> {
     let started = Instant::now();
     let due = store::due(&app.db, webhook.id, BATCH).await?;
-    let secret = match webhook.envelope() {
-        None => Err("its secret's row is damaged".to_owned()),
-        Some(envelope) => {
-            let opened = app.hsm.open(&associated_data(webhook.org_id, webhook.id), &envelope).await;
-            opened.map_err(|error| chain(&error).to_string())
+    let Some(envelope) = webhook.envelope() else {
+        return disable(app, webhook.id, webhook.org_id, None, "its secret's row is damaged").await;
+    };
+    let secret = match app.hsm.open(&associated_data(webhook.org_id, webhook.id), &envelope).await {
+        Ok(secret) => secret,
+        Err(error) => {
+            // The HSM's failure, not the receiver's: nothing of the messages is used up.
+            tracing::warn!(webhook = %webhook.id, error = %chain(&error), "a webhook's secret cannot be opened");
+            return Ok(());
         }
     };
-    for message in due {
-        if started.elapsed() > TURN || app.stopping.is_cancelled() {
-            break;
+    let mut failures = webhook.failures;
+    for some in due.chunks(ABREAST) {
+        // Deleted, turned off or moved meanwhile: what is not on its way is not sent.
+        if started.elapsed() > TURN || app.stopping.is_cancelled() || !store::still_wanted(&app.db, webhook).await? {
+            return Ok(());
         }
-        let secret = match &secret {
-            Ok(secret) => secret,
-            Err(error) => {
-                // The HSM's failure, not the receiver's: nothing of the message is used up.
-                tracing::warn!(webhook = %webhook.id, %error, "a webhook's secret cannot be opened");
-                break;
-            }
-        };
-        match send(app, webhook, &message, secret).await {
-            Taken::Yes => store::taken(&app.db, webhook.id, message.id).await?,
-            Taken::Gone => {
-                disable(app, webhook.id, webhook.org_id, "it answered 410 Gone").await?;
-                break;
-            }
-            Taken::No { status, error, rest } => {
-                let again_after = (message.attempts + 1 < ATTEMPTS_MAX).then(|| wait(message.attempts + 1));
-                let rest = rest.then(|| wait(webhook.failures + 1));
-                store::failed(&app.db, webhook.id, message.id, &Failure { status, error: &error, again_after, rest })
-                    .await?;
-                tracing::info!(webhook = %webhook.id, delivery = %message.id, ?status, %error, dead = again_after.is_none(), "a webhook did not take a message");
-                if rest.is_some() {
-                    break;
+        let sent = join_all(some.iter().map(|message| send(app, webhook, message, &secret))).await;
+        let mut rests = false;
+        for (message, taken) in some.iter().zip(sent) {
+            match taken {
+                Taken::Yes => {
+                    failures = 0;
+                    store::taken(&app.db, webhook.id, message.id).await?;
+                }
+                Taken::Gone => {
+                    return disable(app, webhook.id, webhook.org_id, Some(&webhook.url), "it answered 410 Gone").await;
+                }
+                Taken::No { status, error, kind } => {
+                    let again = message.attempts + 1 < ATTEMPTS_MAX && kind != Trouble::Hopeless;
+                    let again_after = again.then(|| wait(message.attempts + 1));
+                    // Once for all that went out together.
+                    let rest = (kind == Trouble::Receiver && !rests).then(|| wait(failures + 1));
+                    rests |= rest.is_some();
+                    let failure = Failure { status, error: &error, again_after, rest };
+                    store::failed(&app.db, webhook.id, message.id, &failure).await?;
+                    tracing::info!(webhook = %webhook.id, delivery = %message.id, ?status, %error, dead = !again, "a webhook did not take a message");
                 }
             }
+        }
+        if rests {
+            return Ok(());
         }
     }
     Ok(())
@@ -133,14 +141,27 @@ enum Taken {
     No {
         status: Option<u16>,
         error: String,
-        /// Whether it is the receiver that is not well, rather than the message that it does not like.
-        rest: bool,
+        kind: Trouble,
     },
 }
 
+/// Whose trouble it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// The receiver does not like this message.
+    Message,
+    /// The receiver is not well, or cannot be reached.
+    Receiver,
+    /// Nobody can ever send it.
+    Hopeless,
+}
+
 async fn send(app: &App, webhook: &Leased, message: &Due, secret: &[u8]) -> Taken {
-    let no = |error: String, rest: bool| Taken::No { status: None, error, rest };
-    let Ok(url) = webhook.url.parse() else { return no("its url is none".to_owned(), true) };
+    let no = |error: &str, kind| Taken::No { status: None, error: error.to_owned(), kind };
+    if message.is_gone {
+        return no("its event is not in the audit trail any more", Trouble::Hopeless);
+    }
+    let Ok(url) = webhook.url.parse() else { return no("its url is none", Trouble::Receiver) };
     let body = body(message).to_string().into_bytes();
     let (id, timestamp) = (message.id.to_string(), crate::clock::now().unix_timestamp());
     let mut headers = HeaderMap::new();
@@ -150,20 +171,19 @@ async fn send(app: &App, webhook: &Leased, message: &Due, secret: &[u8]) -> Take
         ("webhook-timestamp", timestamp.to_string()),
         ("webhook-signature", sign(secret, &id, timestamp, &body)),
     ] {
-        let Ok(value) = HeaderValue::try_from(value) else { return no("a header cannot be written".to_owned(), false) };
+        let Ok(value) = HeaderValue::try_from(value) else { return no("a header cannot be written", Trouble::Message) };
         headers.insert(name, value);
     }
-    let request = Request { method: Method::POST, url, headers, body, reply_bytes_max: REPLY_BYTES_MAX };
-    match app.outbound.send(request).await {
-        Ok(reply) => match reply.status {
-            200..=299 => Taken::Yes,
-            410 => Taken::Gone,
-            status => {
-                let rest = status >= 500 || status == 429;
-                Taken::No { status: Some(status), error: format!("it answered {status}"), rest }
-            }
-        },
-        Err(error) => no(chain(&error).to_string(), true),
+    // What it says is taken or not by the status; nobody reads on.
+    let request = Request { method: Method::POST, url, headers, body, reply_bytes_max: 0 };
+    match app.outbound.send_for_status(request).await {
+        Ok(200..=299) => Taken::Yes,
+        Ok(410) => Taken::Gone,
+        Ok(status) => {
+            let kind = if status >= 500 || status == 429 { Trouble::Receiver } else { Trouble::Message };
+            Taken::No { status: Some(status), error: format!("it answered {status}"), kind }
+        }
+        Err(error) => no(&chain(&error).to_string(), Trouble::Receiver),
     }
 }
 
@@ -183,9 +203,9 @@ fn body(message: &Due) -> serde_json::Value {
     })
 }
 
-async fn disable(app: &App, id: WebhookId, org_id: OrgId, reason: &str) -> Result<(), DbError> {
+async fn disable(app: &App, id: WebhookId, org_id: OrgId, url: Option<&str>, reason: &str) -> Result<(), DbError> {
     let mut tx = app.db.begin().await?;
-    if store::disable(&mut tx, id, reason).await? {
+    if store::disable(&mut tx, id, url, reason).await? {
         tracing::warn!(webhook = %id, reason, "a webhook was turned off: a human turns it on again");
         let event = Event::by_system(org_id, "webhook.disable", Resource::new("webhook", id)).with("reason", reason);
         audit::record(&mut tx, event).await?;
@@ -196,7 +216,7 @@ async fn disable(app: &App, id: WebhookId, org_id: OrgId, reason: &str) -> Resul
 
 async fn tidy(app: &App) -> Result<(), DbError> {
     for (id, org_id) in store::overfull(&app.db, WAITING_MAX).await? {
-        disable(app, id, org_id, "more than 100000 messages wait for it").await?;
+        disable(app, id, org_id, None, "it has not taken more than 100000 messages").await?;
     }
-    store::forget_dead(&app.db).await
+    store::forget(&app.db).await
 }

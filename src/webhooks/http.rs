@@ -39,7 +39,7 @@ pub fn routes() -> Routes {
         .route("/v1/webhooks", post(create).get(list))
         .route("/v1/webhooks/{webhook_id}", get(read).patch(change).delete(remove))
         .route("/v1/webhooks/{webhook_id}/test", post(test))
-        .route("/v1/webhooks/{webhook_id}/deliveries", get(deliveries))
+        .route("/v1/webhooks/{webhook_id}/deliveries", get(deliveries).delete(clear))
         .route("/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", post(redeliver))
 }
 
@@ -285,6 +285,22 @@ async fn deliveries(
         body["next_cursor"] = json!(pages::cursor(last.created_at, last.id));
     }
     Ok(Json(body))
+}
+
+/// Forgets what the webhook has not taken, waiting or dead, so that one that is full can be turned on again.
+async fn clear(
+    State(app): State<Arc<App>>,
+    principal: Principal,
+    Ids(id): Ids<WebhookId>,
+) -> Result<StatusCode, Problem> {
+    require(&app, &principal, Action::WebhookManage, Resource::new("webhook", id)).await?;
+    let mut tx = app.db.begin().await?;
+    store::get_for_update(&mut tx, principal.org_id, id).await?.ok_or_else(not_found)?;
+    let count = store::clear(&mut tx, id).await?;
+    let event = Event::by(&principal, "webhook.clear", Resource::new("webhook", id)).with("deliveries", count);
+    audit::record(&mut tx, event).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn redeliver(

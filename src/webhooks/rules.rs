@@ -18,7 +18,7 @@ const EVENTS_MAX: usize = 100;
 /// Longest entry.
 const EVENT_CHARS_MAX: usize = 64;
 /// Attempts before a message is dead.
-pub const ATTEMPTS_MAX: i32 = 20;
+pub const ATTEMPTS_MAX: i32 = 24;
 
 /// Reads `events`: actions such as `transaction.final`, families such as `transaction.*`, or `*`.
 ///
@@ -74,8 +74,8 @@ pub fn sign(secret: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
 /// How long to wait after so many failures: from seconds to six hours, three days in all.
 #[must_use]
 pub fn wait(failures: i32) -> Duration {
-    let exponent = u32::try_from(failures.clamp(1, 13)).unwrap_or(1);
-    Duration::from_secs((5 << exponent).min(6 * 60 * 60) / 2)
+    let exponent = u32::try_from(failures.clamp(1, 14)).unwrap_or(1);
+    Duration::from_secs((5 << exponent).min(12 * 60 * 60) / 2)
 }
 
 #[cfg(test)]
@@ -104,8 +104,10 @@ mod tests {
 
     #[test]
     fn waits_grow_and_end_after_days() {
-        let all: Duration = (1..=ATTEMPTS_MAX).map(wait).sum();
-        assert!(wait(1) <= Duration::from_secs(5) && wait(2) > wait(1));
-        assert!(all > Duration::from_secs(24 * 3600) && all < Duration::from_secs(4 * 24 * 3600), "{all:?}");
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        // The last attempt has no wait behind it.
+        let all: Duration = (1..ATTEMPTS_MAX).map(wait).sum();
+        assert!(wait(1) <= Duration::from_secs(5) && wait(2) > wait(1) && wait(1_000) == hours(6));
+        assert!(all >= hours(72) && all < hours(96), "{all:?}");
     }
 }

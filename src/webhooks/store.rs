@@ -9,8 +9,10 @@ use crate::db::DbError;
 use crate::hsm::Envelope;
 use crate::ids::{OrgId, UserId, WebhookId};
 
-pub use queue::{Delivery, deliveries, enqueue, redeliver};
-pub(super) use queue::{Due, Failure, Leased, disable, due, failed, forget_dead, lease, overfull, release, taken};
+pub use queue::{Delivery, clear, deliveries, enqueue, redeliver};
+pub(super) use queue::{
+    Due, Failure, Leased, disable, due, failed, forget, lease, overfull, release, still_wanted, taken,
+};
 
 /// A webhook as the API shows it. Its secret stays sealed.
 #[derive(Clone, Debug, FromRow)]
@@ -67,7 +69,10 @@ pub struct NewWebhook<'a> {
 /// # Errors
 /// As any statement.
 pub async fn count(conn: &mut PgConnection, org_id: OrgId) -> Result<i64, DbError> {
-    Ok(sqlx::query_scalar("SELECT count(*) FROM webhooks WHERE org_id = $1").bind(org_id).fetch_one(conn).await?)
+    Ok(sqlx::query_scalar("SELECT count(*) FROM webhooks WHERE org_id = $1 AND deleted_at IS NULL")
+        .bind(org_id)
+        .fetch_one(conn)
+        .await?)
 }
 
 /// A new one.
@@ -101,11 +106,14 @@ pub async fn insert(conn: &mut PgConnection, new: &NewWebhook<'_>) -> Result<Web
 /// # Errors
 /// As any statement.
 pub async fn list(conn: &mut PgConnection, org_id: OrgId) -> Result<Vec<Webhook>, DbError> {
-    let all =
-        sqlx::query_as(concat!("SELECT ", columns!(), " FROM webhooks WHERE org_id = $1 ORDER BY created_at, id"))
-            .bind(org_id)
-            .fetch_all(conn)
-            .await?;
+    let all = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhooks WHERE org_id = $1 AND deleted_at IS NULL ORDER BY created_at, id"
+    ))
+    .bind(org_id)
+    .fetch_all(conn)
+    .await?;
     Ok(all)
 }
 
@@ -114,11 +122,15 @@ pub async fn list(conn: &mut PgConnection, org_id: OrgId) -> Result<Vec<Webhook>
 /// # Errors
 /// As any statement.
 pub async fn get(conn: &mut PgConnection, org_id: OrgId, id: WebhookId) -> Result<Option<Webhook>, DbError> {
-    let one = sqlx::query_as(concat!("SELECT ", columns!(), " FROM webhooks WHERE org_id = $1 AND id = $2"))
-        .bind(org_id)
-        .bind(id)
-        .fetch_optional(conn)
-        .await?;
+    let one = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhooks WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL"
+    ))
+    .bind(org_id)
+    .bind(id)
+    .fetch_optional(conn)
+    .await?;
     Ok(one)
 }
 
@@ -127,11 +139,15 @@ pub async fn get(conn: &mut PgConnection, org_id: OrgId, id: WebhookId) -> Resul
 /// # Errors
 /// As any statement.
 pub async fn get_for_update(conn: &mut PgConnection, org_id: OrgId, id: WebhookId) -> Result<Option<Webhook>, DbError> {
-    let one = sqlx::query_as(concat!("SELECT ", columns!(), " FROM webhooks WHERE org_id = $1 AND id = $2 FOR UPDATE"))
-        .bind(org_id)
-        .bind(id)
-        .fetch_optional(conn)
-        .await?;
+    let one = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhooks WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL FOR UPDATE"
+    ))
+    .bind(org_id)
+    .bind(id)
+    .fetch_optional(conn)
+    .await?;
     Ok(one)
 }
 
@@ -154,15 +170,18 @@ pub async fn update(conn: &mut PgConnection, webhook: &Webhook) -> Result<(), Db
     Ok(())
 }
 
-/// Removes one, and what it has not been told.
+/// Ends one. Its row goes when what it has not been told is gone, see `forget`.
 ///
 /// # Errors
 /// As any statement.
 pub async fn delete(conn: &mut PgConnection, org_id: OrgId, id: WebhookId) -> Result<Option<Webhook>, DbError> {
-    let gone = sqlx::query_as(concat!("DELETE FROM webhooks WHERE org_id = $1 AND id = $2 RETURNING ", columns!()))
-        .bind(org_id)
-        .bind(id)
-        .fetch_optional(conn)
-        .await?;
+    let gone = sqlx::query_as(concat!(
+        "UPDATE webhooks SET is_active = false, deleted_at = now() WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL RETURNING ",
+        columns!()
+    ))
+    .bind(org_id)
+    .bind(id)
+    .fetch_optional(conn)
+    .await?;
     Ok(gone)
 }

@@ -161,6 +161,8 @@ pub(in crate::webhooks) struct Due {
     pub resource_id: Option<String>,
     pub details: Json<Map<String, Value>>,
     pub event_created_at: OffsetDateTime,
+    /// The event is not there any more.
+    pub is_gone: bool,
 }
 
 /// What is due of one webhook, oldest first.
@@ -169,9 +171,10 @@ pub(in crate::webhooks) struct Due {
 /// As any statement.
 pub(in crate::webhooks) async fn due(pool: &PgPool, id: WebhookId, limit: i64) -> Result<Vec<Due>, DbError> {
     let rows = sqlx::query_as(
-        "SELECT d.id, d.action, d.attempts, d.event_id, e.actor_type, e.actor_id, e.resource_type, e.resource_id, e.details,
-                d.event_created_at
-         FROM webhook_deliveries d JOIN audit_events e ON e.id = d.event_id AND e.created_at = d.event_created_at
+        "SELECT d.id, d.action, d.attempts, d.event_id, coalesce(e.actor_type, '') AS actor_type, e.actor_id,
+                coalesce(e.resource_type, '') AS resource_type, e.resource_id, coalesce(e.details, '{}') AS details,
+                d.event_created_at, e.id IS NULL AS is_gone
+         FROM webhook_deliveries d LEFT JOIN audit_events e ON e.id = d.event_id AND e.created_at = d.event_created_at
          WHERE d.webhook_id = $1 AND NOT d.is_dead AND d.due_at <= clock_timestamp()
          ORDER BY d.due_at, d.created_at, d.id LIMIT $2",
     )
@@ -244,31 +247,48 @@ pub(in crate::webhooks) async fn failed(
     Ok(())
 }
 
-/// Turns one off, which a human turns on again. False: it was off.
+/// Whether the webhook still wants messages at this address.
+///
+/// # Errors
+/// As any statement.
+pub(in crate::webhooks) async fn still_wanted(pool: &PgPool, webhook: &Leased) -> Result<bool, DbError> {
+    let row = sqlx::query("SELECT 1 FROM webhooks WHERE id = $1 AND is_active AND url = $2")
+        .bind(webhook.id)
+        .bind(&webhook.url)
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Turns one off, which a human turns on again; if it still has this address, where one is given. False: it was off.
 ///
 /// # Errors
 /// As any statement.
 pub(in crate::webhooks) async fn disable(
     conn: &mut PgConnection,
     id: WebhookId,
+    url: Option<&str>,
     reason: &str,
 ) -> Result<bool, DbError> {
-    let done = sqlx::query("UPDATE webhooks SET is_active = false, disabled_reason = $2 WHERE id = $1 AND is_active")
-        .bind(id)
-        .bind(reason)
-        .execute(conn)
-        .await?;
+    let done = sqlx::query(
+        "UPDATE webhooks SET is_active = false, disabled_reason = $2 WHERE id = $1 AND is_active AND ($3::text IS NULL OR url = $3)",
+    )
+    .bind(id)
+    .bind(reason)
+    .bind(url)
+    .execute(conn)
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Webhooks with more than `most` waiting.
+/// Active webhooks that have not taken more than `most`, dead or waiting.
 ///
 /// # Errors
 /// As any statement.
 pub(in crate::webhooks) async fn overfull(pool: &PgPool, most: i64) -> Result<Vec<(WebhookId, OrgId)>, DbError> {
     let rows = sqlx::query_as(
         "SELECT w.id, w.org_id FROM webhooks w WHERE w.is_active AND
-             (SELECT count(*) FROM (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = w.id AND NOT d.is_dead LIMIT $1 + 1) x) > $1",
+             (SELECT count(*) FROM (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = w.id LIMIT $1 + 1) x) > $1",
     )
     .bind(most)
     .fetch_all(pool)
@@ -276,14 +296,36 @@ pub(in crate::webhooks) async fn overfull(pool: &PgPool, most: i64) -> Result<Ve
     Ok(rows)
 }
 
-/// Forgets what has been dead for a month, some thousand at a time.
+/// Forgets everything that a webhook has not taken. How many there were.
 ///
 /// # Errors
 /// As any statement.
-pub(in crate::webhooks) async fn forget_dead(pool: &PgPool) -> Result<(), DbError> {
+pub async fn clear(conn: &mut PgConnection, id: WebhookId) -> Result<u64, DbError> {
+    let gone = sqlx::query("DELETE FROM webhook_deliveries WHERE webhook_id = $1").bind(id).execute(conn).await?;
+    Ok(gone.rows_affected())
+}
+
+/// Forgets what is a month old, and deleted webhooks with what they have not been told, some thousand rows at a time.
+///
+/// # Errors
+/// As any statement.
+pub(in crate::webhooks) async fn forget(pool: &PgPool) -> Result<(), DbError> {
     sqlx::query(
         "DELETE FROM webhook_deliveries WHERE id IN (
-             SELECT id FROM webhook_deliveries WHERE is_dead AND created_at < now() - interval '30 days' LIMIT 5000)",
+             SELECT id FROM webhook_deliveries WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT 5000)",
+    )
+    .execute(pool)
+    .await?;
+    sqlx::query(
+        "DELETE FROM webhook_deliveries WHERE id IN (
+             SELECT d.id FROM webhooks w JOIN webhook_deliveries d ON d.webhook_id = w.id WHERE w.deleted_at IS NOT NULL LIMIT 20000)",
+    )
+    .execute(pool)
+    .await?;
+    // Whoever was writing an event when it was deleted has ended long since.
+    sqlx::query(
+        "DELETE FROM webhooks w WHERE w.deleted_at < now() - interval '5 minutes'
+             AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = w.id)",
     )
     .execute(pool)
     .await?;

@@ -37,9 +37,11 @@ struct Row {
     id: Uuid,
     agent_id: Uuid,
     to_address: Vec<u8>,
+    nonce: i64,
     state: String,
     outcome: Option<String>,
     error_message: Option<String>,
+    hashes: Vec<Vec<u8>>,
 }
 
 /// Waits until every nonce is settled, then compares.
@@ -48,7 +50,10 @@ pub async fn settle_and_compare(arena: &Arena, attempts: &[Attempt]) -> Verdict 
     close_tails(arena).await;
     settle(arena, &mut verdict).await;
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT i.id, i.agent_id, i.to_address, s.state, s.outcome, s.error_message FROM intents i JOIN slots s ON s.intent_id = i.id",
+        "SELECT i.id, i.agent_id, i.to_address, s.nonce, s.state, s.outcome, s.error_message,
+                ARRAY(SELECT a.tx_hash FROM attempts a
+                      WHERE a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce) AS hashes
+         FROM intents i JOIN slots s ON s.intent_id = i.id",
     )
     .fetch_all(&arena.stack.db)
     .await
@@ -99,8 +104,10 @@ async fn settle(arena: &Arena, verdict: &mut Verdict) {
 
 /// What every recipient has, against what was promised.
 async fn money(arena: &Arena, attempts: &[Attempt], rows: &[Row], verdict: &mut Verdict) {
-    let by_recipient: BTreeMap<Address, &Row> =
-        rows.iter().map(|row| (Address::from_slice(&row.to_address), row)).collect();
+    let mut by_recipient: BTreeMap<Address, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        by_recipient.entry(Address::from_slice(&row.to_address)).or_default().push(row);
+    }
     let chain = arena.stack.chain();
     let balances: Vec<(&Attempt, U256)> = futures::stream::iter(attempts)
         .map(|attempt| async move { (attempt, chain.balance(attempt.recipient).await) })
@@ -109,41 +116,46 @@ async fn money(arena: &Arena, attempts: &[Attempt], rows: &[Row], verdict: &mut 
         .await;
     let mut spent: BTreeMap<usize, U256> = BTreeMap::new();
     for (attempt, balance) in balances {
-        let row = by_recipient.get(&attempt.recipient);
-        let about =
-            || format!("{:?} to {}: {:?}", attempt.known, attempt.recipient, row.map(|row| (&row.state, &row.outcome)));
+        let signed = by_recipient.get(&attempt.recipient).map(Vec::as_slice).unwrap_or_default();
+        let about = || {
+            let rows: Vec<_> = signed.iter().map(|row| (row.id, row.nonce, &row.state, &row.outcome)).collect();
+            format!("{:?} to {} ({balance} wei): {rows:?}", attempt.known, attempt.recipient)
+        };
         *spent.entry(attempt.agent).or_default() += balance;
-        if balance > attempt.value.0 {
-            verdict.double.push(about());
-        }
         let is_paid = balance == attempt.value.0;
         verdict.paid += usize::from(is_paid);
-        match (&attempt.known, row) {
-            (Known::Acknowledged { id, .. }, Some(row)) => {
-                let same = *id == row.id || attempt.sign_only;
-                let as_told = match row.outcome.as_deref() {
-                    Some("success") => is_paid,
-                    Some("cancelled") => {
-                        verdict.closed += 1;
-                        !is_paid && (attempt.sign_only || row.error_message.is_some())
-                    }
-                    Some(_) => {
-                        verdict.failed += 1;
-                        !is_paid && row.error_message.is_some()
-                    }
-                    // Signed bytes that nobody sent, and no later transaction waits for.
-                    None => attempt.sign_only && !is_paid,
-                };
-                if !same || !as_told {
-                    verdict.lost.push(about());
-                }
-            }
-            (Known::Acknowledged { .. }, None) => verdict.lost.push(about()),
-            (Known::Refused(_), _) if balance > U256::ZERO || row.is_some() => verdict.double.push(about()),
-            (Known::Nothing, None) if balance > U256::ZERO => verdict.lost.push(about()),
-            _ => {}
+        if balance > attempt.value.0 || signed.len() > 1 || attempt.contradicted.is_some() {
+            verdict.double.push(format!("{}, later {:?}", about(), attempt.contradicted));
         }
-        if row.is_some_and(|row| row.agent_id.to_string() != arena.agents[attempt.agent].id) {
+        let Some(row) = signed.first() else {
+            // Nothing was signed: right for whoever was refused or knows nothing, and nothing was paid.
+            if balance > U256::ZERO || matches!(attempt.known, Known::Acknowledged { .. }) {
+                verdict.lost.push(about());
+            }
+            continue;
+        };
+        let as_told = match &attempt.known {
+            Known::Acknowledged { id, tx_hash, nonce } => {
+                let id = *id == row.id || attempt.sign_only && id.is_nil();
+                id && *nonce == row.nonce.unsigned_abs() && row.hashes.iter().any(|hash| hash == tx_hash.as_slice())
+            }
+            Known::Refused(_) => false,
+            Known::Nothing => true,
+        };
+        let as_is = match row.outcome.as_deref() {
+            Some("success") => is_paid,
+            Some("cancelled") => {
+                verdict.closed += 1;
+                !is_paid && (attempt.sign_only || row.error_message.is_some())
+            }
+            Some(_) => {
+                verdict.failed += 1;
+                !is_paid && row.error_message.is_some()
+            }
+            // Signed bytes that nobody sent, and no later transaction waits for.
+            None => attempt.sign_only && !is_paid,
+        };
+        if !as_told || !as_is || row.agent_id.to_string() != arena.agents[attempt.agent].id {
             verdict.lost.push(about());
         }
     }
@@ -175,8 +187,14 @@ async fn nonces(arena: &Arena, verdict: &mut Verdict) {
     }
 }
 
-/// Running sums against their entries.
+/// Every signature has its entry, and running sums are those of their entries.
 async fn windows(arena: &Arena, verdict: &mut Verdict) {
+    let without = "SELECT count(*) FROM intents i JOIN slots s ON s.intent_id = i.id
+                   WHERE NOT EXISTS (SELECT 1 FROM spends p WHERE p.intent_id = i.id AND p.value_wei = i.value_wei)";
+    let without = arena.stack.count(without).await;
+    if without > 0 {
+        verdict.breaches.push(format!("{without} signatures have no entry in a window"));
+    }
     let wrong: Vec<(Uuid, String)> = sqlx::query_as(
         "SELECT w.agent_id, w.spend_group FROM spending_windows w
          WHERE w.value_sum_wei <> (SELECT coalesce(sum(value_wei), 0) FROM spends s

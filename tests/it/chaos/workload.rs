@@ -45,6 +45,8 @@ pub struct Attempt {
     pub known: Known,
     /// What was answered on the way, by status; 0 is a connection that broke.
     pub answers: BTreeMap<u16, usize>,
+    /// What the same key was answered later, if it was another transaction.
+    pub contradicted: Option<Known>,
 }
 
 /// Where the daemons are now, and what has been tried.
@@ -109,15 +111,23 @@ impl Workload {
     async fn one(&self, index: usize, agent: &Agent, random: &mut Random, stop: &CancellationToken) -> Attempt {
         let recipient = Address::from(*<&[u8; 20]>::try_from(&random_bytes(random)[..20]).unwrap());
         let value = Wei(U256::from(100_000_000_000_000_u64 + random.below(900) * 1_000_000_000_000));
-        let sign_only = random.one_in(8);
+        // The first agent's limit ends its submits, and nothing would close the nonces of bytes behind them.
+        let sign_only = index > 0 && random.one_in(8);
         let mut body = json!({"to": recipient, "value": value.to_units(), "chain": "base"});
         if !sign_only && random.one_in(6) {
             body["simulate_first"] = json!(true);
         }
         let key = Uuid::new_v4().to_string();
         let path = if sign_only { format!("{}/sign", agent.path()) } else { agent.path() };
-        let mut attempt =
-            Attempt { agent: index, sign_only, recipient, value, known: Known::Nothing, answers: BTreeMap::new() };
+        let mut attempt = Attempt {
+            agent: index,
+            sign_only,
+            recipient,
+            value,
+            known: Known::Nothing,
+            answers: BTreeMap::new(),
+            contradicted: None,
+        };
         let mut last_ask: Option<Instant> = None;
         loop {
             let daemon = {
@@ -136,11 +146,24 @@ impl Workload {
                     if sign_only && random.one_in(2) {
                         self.send_past_the_daemon(&answer).await;
                     }
-                    attempt.known = acknowledged(&answer);
-                    return attempt;
+                    let told = acknowledged(&answer);
+                    if attempt.known != Known::Nothing {
+                        attempt.contradicted = (attempt.known != told).then_some(told);
+                        return attempt;
+                    }
+                    attempt.known = told;
+                    // Somebody who has lost the answer asks again, somewhere else.
+                    if !random.one_in(4) {
+                        return attempt;
+                    }
                 }
                 400..=499 if ![408, 409, 425, 429].contains(&status) => {
-                    attempt.known = Known::Refused(status);
+                    let told = Known::Refused(status);
+                    if attempt.known == Known::Nothing {
+                        attempt.known = told;
+                    } else {
+                        attempt.contradicted = Some(told);
+                    }
                     return attempt;
                 }
                 _ => {}
