@@ -1,5 +1,6 @@
 //! `intentd admin …`: what only an operator at the machine does.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,29 @@ use crate::access::{Role, ip_rules};
 use crate::address::parse_address;
 use crate::audit::{self, Event, Resource};
 use crate::cli::{
-    Admin, Bench, Bootstrap, ClearIpRules, DestroyKeys, HsmCommand, Invite, KeysCommand, PlatformAdmin, ReleaseLane,
+    Admin, AuditCommand, Bench, Bootstrap, ClearIpRules, DestroyKeys, HsmCommand, Invite, KeysCommand, PlatformAdmin,
+    ReleaseLane,
 };
 use crate::config::{Config, Secret};
 use crate::hsm::bench::BenchOptions;
-use crate::hsm::{self, Hsm, HsmConfig};
+use crate::hsm::{self, Hsm, HsmConfig, KekPurpose};
 use crate::intents::{self, lanes::Lane};
 use crate::orgs::invitations::Inviter;
 use crate::vaults::keys::destroy::{self, Selection};
 use crate::{db, keks, orgs, platform};
+
+/// Runs a command about the audit trail. `verify` needs neither configuration nor database.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn audit(command: AuditCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    match command {
+        AuditCommand::Verify(options) => return audit::command::verify(&options),
+        AuditCommand::Export(options) => audit::command::export(&database(config).await?, &options).await?,
+        AuditCommand::Keys => audit::command::keys(&database(config).await?).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Runs an admin command.
 ///
@@ -204,8 +219,18 @@ async fn hsm_init(config: &Config) -> anyhow::Result<()> {
         db::lock_install(&mut tx).await?;
         let existing = hsm::store::load(&mut tx).await?;
         if !existing.is_empty() {
-            hsm.adopt(existing).await.context("this database has keys already, and the token does not hold them")?;
-            println!("The keys exist already, and the token holds them. Nothing was changed.");
+            hsm.adopt(existing.clone())
+                .await
+                .context("this database has keys already, and the token does not hold them")?;
+            let has_audit = existing.iter().any(|kek| kek.purpose == KekPurpose::Audit);
+            if has_audit {
+                println!("The keys exist already, and the token holds them. Nothing was changed.");
+                return Ok(());
+            }
+            // Made before audit checkpoints were signed. As in a rotation it is used once every running daemon has found it.
+            tx.rollback().await?;
+            let kek = keks::begin(&pool, hsm, KekPurpose::Audit).await?;
+            println!("made {:<5} key {}. Back up the token now.", kek.purpose.as_str(), kek.id);
             return Ok(());
         }
         let keks = hsm.create_keks().await?;

@@ -104,6 +104,23 @@ Example:
   intentd admin keys destroy --older-than 30d
   intentd admin keys destroy --older-than 30d --confirm";
 
+const AUDIT_EXPORT: &str = "\
+Needs INTENTD_DATABASE_URL (or `database.url`).
+
+Example:
+  intentd audit export > audit.jsonl
+  intentd audit verify audit.jsonl --key 3b6a27bc… --checkpoints /var/log/intentd/checkpoints.jsonl";
+
+const AUDIT_VERIFY: &str = "\
+Needs nothing but the files. Exit codes: 0 whole, 1 not readable, 3 broken, 4 (with --key) whole and no checkpoint of those keys proves it.
+
+What proves what: an event's hash, that it was edited; the links, that events were removed, put in or moved; a signed checkpoint, that
+nothing before it was changed by anybody who could compute all of that anew. That the end was cut off is shown only by a checkpoint that
+was kept elsewhere: give it by --checkpoints.
+
+Example:
+  intentd audit verify audit.jsonl --key 3b6a27bc… --checkpoints checkpoints.jsonl";
+
 const CONFIG: &str = "\
 Example:
   INTENTD_LISTEN=127.0.0.1:9000 intentd admin config --config /etc/intentd.toml";
@@ -123,6 +140,55 @@ pub enum Command {
     /// Set up and inspect an installation.
     #[command(subcommand)]
     Admin(Admin),
+    /// The audit trail: take it out, and prove that nothing in it was changed.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// `intentd audit …`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Write audit trails to stdout as JSON Lines: events, links, checkpoints. All of them unless some are named.
+    #[command(after_help = AUDIT_EXPORT)]
+    Export(AuditExport),
+    /// Judge an exported file, with neither database nor HSM.
+    #[command(after_help = AUDIT_VERIFY)]
+    Verify(AuditVerify),
+    /// List the public keys that checkpoints are signed by, with their ids.
+    Keys,
+}
+
+/// `intentd audit export`
+#[derive(Debug, Args)]
+pub struct AuditExport {
+    /// Only this organisation's. May be repeated.
+    #[arg(long)]
+    pub organisation_id: Vec<OrgId>,
+    /// Only the trail of what belongs to no organisation (or that one too).
+    #[arg(long)]
+    pub installation: bool,
+    /// Leave out what is up to this link: it was exported before.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub after: u64,
+}
+
+/// `intentd audit verify`
+#[derive(Debug, Args)]
+pub struct AuditVerify {
+    /// The exported file; - is stdin.
+    pub file: PathBuf,
+    /// A public key (hex) whose checkpoints are believed. May be repeated.
+    #[arg(long, value_parser = public_key)]
+    pub key: Vec<[u8; 32]>,
+    /// A file of checkpoints that was kept outside of the database. May be repeated: each daemon writes its own.
+    #[arg(long)]
+    pub checkpoints: Vec<PathBuf>,
+}
+
+/// 32 bytes in hex.
+fn public_key(text: &str) -> Result<[u8; 32], String> {
+    let bytes = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| "must be 64 hexadecimal digits, as `intentd audit keys` prints them".to_owned())
 }
 
 /// `intentd admin …`
@@ -235,7 +301,7 @@ pub struct ReleaseLane {
 /// `intentd admin hsm …`
 #[derive(Debug, Subcommand)]
 pub enum HsmCommand {
-    /// Create this installation's keys on the token: seal, data, mac and jwt. Refuses when they exist.
+    /// Create this installation's keys on the token: seal, data, mac, jwt and audit. Changes nothing when they exist.
     #[command(after_help = INSTALLATION)]
     Init,
     /// Print what the module offers, what is missing, and whether the keys of the database are on the token.
@@ -258,8 +324,8 @@ pub enum HsmCommand {
 /// `intentd admin hsm rotate`
 #[derive(Debug, Args)]
 pub struct Rotate {
-    /// The key to rotate: seal (wraps signing keys), data (seals secrets), mac (authenticates stored keys) or jwt (signs tokens).
-    #[arg(value_parser = ["seal", "data", "mac", "jwt"], required_unless_present = "status")]
+    /// The key to rotate: seal (wraps signing keys), data (seals secrets), mac (authenticates stored keys), jwt (signs tokens) or audit (signs checkpoints of the audit trail).
+    #[arg(value_parser = ["seal", "data", "mac", "jwt", "audit"], required_unless_present = "status")]
     pub purpose: Option<String>,
     /// Only show how far the rotations are.
     #[arg(long)]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::access::agent_token::OidcConfig;
+use crate::audit::AuditConfig;
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
 use crate::http::limits::LimitsConfig;
@@ -127,6 +128,8 @@ pub struct Config {
     pub hsm: Option<HsmConfig>,
     /// The rotation of its keys.
     pub keks: KeksConfig,
+    /// The audit trail's links and checkpoints.
+    pub audit: AuditConfig,
     /// Chains and their RPC URLs.
     pub chains: ChainsConfig,
     /// The pipeline.
@@ -165,6 +168,7 @@ impl Default for Config {
             database: DbConfig::default(),
             hsm: None,
             keks: KeksConfig::default(),
+            audit: AuditConfig::default(),
             chains: ChainsConfig::default(),
             intents: IntentsConfig::default(),
             simulation: SimulationConfig::default(),
@@ -291,6 +295,7 @@ impl Config {
             missing.push("`limits.body_memory_mib` must be at least 8".to_owned());
         }
         missing.extend(self.mail.faults());
+        missing.extend(self.audit.faults());
         missing.extend(self.limits.zero_rates().map(|key| format!("`{key}` must be above 0")));
         missing.extend(self.tls.problem());
         if missing.is_empty() { Ok(()) } else { Err(ConfigError::Incomplete(missing)) }

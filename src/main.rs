@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("intentd: {error:#}");
             ExitCode::FAILURE
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = Config::load(cli.config.as_deref())?;
     start_logging(&config)?;
     for name in Config::unknown_variables() {
@@ -33,6 +33,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async move {
         match cli.command {
+            Command::Audit(command) => return intentd::admin::audit(command, &config).await,
             Command::Serve => intentd::serve::serve(config).await,
             Command::Simulator => {
                 let chains = intentd::serve::load_chains(&config.chains)?;
@@ -40,7 +41,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Dev(options) => Ok(intentd::dev::run(options).await?),
             Command::Admin(command) => intentd::admin::run(command, config).await,
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     })
 }
 

@@ -113,6 +113,10 @@ actions! {
     IpRuleManage: Managers, "ip_rule.manage";
     /// Reads the audit trail.
     AuditRead: Humans, "audit.read";
+    /// Has it proven that nothing in it was changed.
+    AuditVerify: Managers, "audit.verify";
+    /// Takes all of it away as a file.
+    AuditExport: Managers, "audit.export";
     /// Turns customer-managed encryption on or off, and rotates its keys.
     CmekManage: Managers, "cmek.manage";
     /// Changes the installation's chains.

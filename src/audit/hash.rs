@@ -1,4 +1,4 @@
-//! The hash of an event: SHA-256 over a canonical encoding of every field. Pure.
+//! The hash of an event: SHA-256 over a canonical encoding of every field; of a link; and what is signed of a checkpoint. Pure.
 //!
 //! Every part is written with its length in front, so that no two different events have the same encoding. Details go through
 //! JSONB, which orders keys as it likes, so objects are encoded with their keys sorted.
@@ -10,8 +10,14 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The encoding's name: a new encoding gets a new one.
+/// A SHA-256.
+pub type Hash = [u8; 32];
+
+/// The encodings' names, with their versions: a new encoding gets a new one. Each is the first part of what is hashed or signed, so that
+/// nothing made for one purpose can pass for another's.
 const ENCODING: &[u8] = b"intentd audit event 1";
+const LINK: &[u8] = b"intentd audit link 1";
+const CHECKPOINT: &[u8] = b"intentd audit checkpoint 1";
 
 /// Every field of an event, whether it is about to be written or was read.
 pub(super) struct Fields<'a> {
@@ -27,8 +33,27 @@ pub(super) struct Fields<'a> {
     pub created_at: OffsetDateTime,
 }
 
+/// The hash of a link: of an event's place in its organisation's chain (`trail`: the organisation's id, or nil).
+pub(super) fn link(trail: Uuid, seq: u64, event_id: Uuid, event: &Hash, prev: &Hash) -> Hash {
+    let mut out = Encoder(Sha256::new());
+    out.part(LINK);
+    out.part(trail.as_bytes());
+    out.part(&seq.to_be_bytes());
+    out.part(event_id.as_bytes());
+    out.part(event);
+    out.part(prev);
+    out.0.finalize().into()
+}
+
+/// What is signed of a checkpoint.
+pub(super) fn checkpoint(trail: Uuid, seq: u64, hash: &Hash, created_at: OffsetDateTime, key_id: Uuid) -> Vec<u8> {
+    let micros = (created_at.unix_timestamp_nanos() / 1_000).to_be_bytes();
+    let parts: [&[u8]; 6] = [CHECKPOINT, trail.as_bytes(), &seq.to_be_bytes(), hash, &micros, key_id.as_bytes()];
+    parts.iter().flat_map(|part| (part.len() as u64).to_be_bytes().into_iter().chain(part.iter().copied())).collect()
+}
+
 /// The hash of an event.
-pub(super) fn of(event: &Fields<'_>) -> [u8; 32] {
+pub(super) fn of(event: &Fields<'_>) -> Hash {
     let mut out = Encoder(Sha256::new());
     out.part(ENCODING);
     out.part(event.id.as_bytes());
@@ -145,6 +170,29 @@ mod tests {
         ];
         let hashes: HashSet<[u8; 32]> = variants.iter().chain([&base]).map(of).collect();
         assert_eq!(hashes.len(), variants.len() + 1);
+    }
+
+    #[test]
+    fn every_part_changes_a_link_and_a_checkpoint() {
+        let (one, two, at) = (Uuid::from_u128(1), Uuid::from_u128(2), datetime!(2026-11-21 12:00 UTC));
+        let base = super::link(one, 1, one, &[1; 32], &[2; 32]);
+        let others = [
+            super::link(two, 1, one, &[1; 32], &[2; 32]),
+            super::link(one, 2, one, &[1; 32], &[2; 32]),
+            super::link(one, 1, two, &[1; 32], &[2; 32]),
+            super::link(one, 1, one, &[3; 32], &[2; 32]),
+            super::link(one, 1, one, &[1; 32], &[3; 32]),
+        ];
+        assert!(!others.contains(&base));
+        let base = super::checkpoint(one, 1, &[1; 32], at, one);
+        let others = [
+            super::checkpoint(two, 1, &[1; 32], at, one),
+            super::checkpoint(one, 2, &[1; 32], at, one),
+            super::checkpoint(one, 1, &[2; 32], at, one),
+            super::checkpoint(one, 1, &[1; 32], at + time::Duration::microseconds(1), one),
+            super::checkpoint(one, 1, &[1; 32], at, two),
+        ];
+        assert!(!others.contains(&base));
     }
 
     #[test]

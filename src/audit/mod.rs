@@ -1,9 +1,23 @@
 //! What happened, by whom. Append-only; an event is written in the transaction of the effect it records, and refusals and reads
 //! get one too. No secret value and no signed bytes are ever part of one.
+//!
+//! That nothing was changed afterwards can be proven: each event is stored with the hash of all its fields; `chainer` gives it a link in
+//! its organisation's hash chain within a second, behind the requests and with no lock that they wait for; and `checkpoints` has the
+//! chains' ends signed in the HSM, in the database and outside of it. `rules` is the proof, walked over the database by `verify` and over an
+//! exported file by `offline`.
 
+pub mod chainer;
+pub mod checkpoints;
+pub mod command;
+pub mod config;
+pub mod export;
 pub mod failures;
 pub mod http;
+pub mod lines;
+pub mod offline;
+pub mod rules;
 pub mod store;
+pub mod verify;
 
 mod hash;
 
@@ -16,7 +30,9 @@ use uuid::Uuid;
 use crate::access::{self, Principal};
 use crate::ids::{EventId, OrgId};
 
+pub use config::AuditConfig;
 pub use failures::Failures;
+pub use rules::Trail;
 pub use store::record;
 
 /// Who did it.

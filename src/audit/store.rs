@@ -1,17 +1,25 @@
 //! Audit rows.
 
+pub mod links;
+pub mod trail;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::hash::Hash;
+use super::lines::hexed;
+use super::rules::Trail;
 use super::{Event, hash};
 use crate::db::DbError;
 use crate::ids::{EventId, OrgId};
 use crate::webhooks::rules::fitting;
 
-/// Writes an event, in the transaction of what it records, and with it what is to be told to the organisation's webhooks.
+/// Writes an event, in the transaction of what it records, and with it what is to be told to the organisation's webhooks. A trigger queues
+/// it for its link.
 ///
 /// # Errors
 /// As any statement; the effect must then not happen either.
@@ -62,8 +70,8 @@ pub struct Filter {
     pub offset: i64,
 }
 
-/// A row.
-#[derive(Clone, Debug, FromRow)]
+/// A row, also as a line of an export has it.
+#[derive(Clone, Debug, FromRow, Serialize, Deserialize)]
 pub struct Row {
     /// Its id.
     pub id: EventId,
@@ -82,10 +90,12 @@ pub struct Row {
     /// From where.
     pub ip_address: Option<String>,
     /// When.
+    #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// The organisation.
     org_id: Option<OrgId>,
     /// The hash that was stored with it.
+    #[serde(with = "hexed")]
     hash: Vec<u8>,
 }
 
@@ -93,7 +103,18 @@ impl Row {
     /// Whether the stored hash is the hash of what is stored.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        let Ok(ip) = self.ip_address.as_deref().map(str::parse).transpose() else { return false };
+        self.hash_of_fields().is_some_and(|hash| hash.as_slice() == self.hash)
+    }
+
+    /// The hash of its fields, if it is the stored one and the event is one of this trail.
+    #[must_use]
+    pub fn hash_in(&self, trail: Trail) -> Option<Hash> {
+        let hash = self.hash_of_fields()?;
+        (hash.as_slice() == self.hash && self.org_id == trail.0).then_some(hash)
+    }
+
+    fn hash_of_fields(&self) -> Option<Hash> {
+        let ip = self.ip_address.as_deref().map(str::parse).transpose().ok()?;
         let fields = hash::Fields {
             id: self.id.0,
             org_id: self.org_id.map(|id| id.0),
@@ -106,7 +127,7 @@ impl Row {
             ip,
             created_at: self.created_at,
         };
-        hash::of(&fields).as_slice() == self.hash
+        Some(hash::of(&fields))
     }
 }
 

@@ -14,6 +14,9 @@ use crate::config::Secret;
 /// The pool of this process.
 pub type Pool = PgPool;
 
+/// One connection of it.
+pub type Connection = PgConnection;
+
 /// The migrations, with the reasons for tables and columns in their comments.
 static MIGRATIONS: Migrator = sqlx::migrate!();
 

@@ -25,6 +25,8 @@ enum Canary {
     Mac(String),
     /// The signature of a constant.
     Jwt(String),
+    /// Likewise.
+    Audit(String),
 }
 
 /// The context under which a `seal` key's canary is bound.
@@ -45,6 +47,7 @@ pub(super) fn make(open: &mut Open, ring: &Keyring, kek: &Kek) -> Result<serde_j
     let canary = match kek.purpose {
         KekPurpose::Mac => Canary::Mac(hex::encode(open.hmac(kek, CANARY)?)),
         KekPurpose::Jwt => Canary::Jwt(hex::encode(ed25519(open, kek, CANARY)?)),
+        KekPurpose::Audit => Canary::Audit(hex::encode(ed25519(open, kek, CANARY)?)),
         KekPurpose::Data => Canary::Data(envelope::seal_dek(open, kek, CANARY, &CANARY_DIGEST)?),
         KekPurpose::Seal => {
             let (key, public) = custody::generate_wrapped(open, ring, &canary_context(kek))?;
@@ -77,7 +80,8 @@ pub(super) fn check_canary(open: &mut Open, ring: &Keyring, kek: &Kek) -> Result
     let canary = Canary::deserialize(&kek.canary).map_err(|_| wrong())?;
     let good = match canary {
         Canary::Mac(expect) if kek.purpose == KekPurpose::Mac => hex::encode(open.hmac(kek, CANARY)?) == expect,
-        Canary::Jwt(expect) if kek.purpose == KekPurpose::Jwt => check_jwt(open, kek, &expect)?,
+        Canary::Jwt(expect) if kek.purpose == KekPurpose::Jwt => check_pair(open, kek, &expect)?,
+        Canary::Audit(expect) if kek.purpose == KekPurpose::Audit => check_pair(open, kek, &expect)?,
         Canary::Data(sealed) if kek.purpose == KekPurpose::Data => check_data(open, kek, &sealed)?,
         Canary::Seal { .. } if kek.purpose == KekPurpose::Seal => check_seal(open, ring, kek)?,
         _ => false,
@@ -86,7 +90,7 @@ pub(super) fn check_canary(open: &mut Open, ring: &Keyring, kek: &Kek) -> Result
 }
 
 /// Ed25519 is deterministic (RFC 8032), so the same key gives the same signature; and it must verify by the stored public key.
-fn check_jwt(open: &mut Open, kek: &Kek, expect: &str) -> Result<bool, Fault> {
+fn check_pair(open: &mut Open, kek: &Kek, expect: &str) -> Result<bool, Fault> {
     use base64::Engine as _;
     let signature = ed25519(open, kek, CANARY)?;
     let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(signature);

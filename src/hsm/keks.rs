@@ -1,4 +1,4 @@
-//! The keys that stay on the token: three KEKs with one purpose each, and the key that signs JWTs.
+//! The keys that stay on the token: three KEKs with one purpose each, the key that signs JWTs, and the one that signs audit checkpoints.
 
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::{Mechanism, MechanismType};
@@ -21,13 +21,15 @@ pub enum KekPurpose {
     Data,
     /// Authenticates wrapped keys together with their context (HMAC-SHA256).
     Mac,
-    /// Signs JWTs and audit checkpoints (Ed25519).
+    /// Signs JWTs (Ed25519).
     Jwt,
+    /// Signs checkpoints of the audit trail (Ed25519).
+    Audit,
 }
 
 impl KekPurpose {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Self; 4] = [Self::Mac, Self::Data, Self::Jwt, Self::Seal];
+    pub const ALL: [Self; 5] = [Self::Mac, Self::Data, Self::Jwt, Self::Audit, Self::Seal];
 
     /// As in the `keks` table.
     #[must_use]
@@ -37,11 +39,27 @@ impl KekPurpose {
             Self::Data => "data",
             Self::Mac => "mac",
             Self::Jwt => "jwt",
+            Self::Audit => "audit",
         }
     }
 
     pub(super) fn class(self) -> ObjectClass {
-        if self == Self::Jwt { ObjectClass::PRIVATE_KEY } else { ObjectClass::SECRET_KEY }
+        if self.is_pair() { ObjectClass::PRIVATE_KEY } else { ObjectClass::SECRET_KEY }
+    }
+
+    /// Whether it is a key pair (Ed25519), whose public half others verify by.
+    pub(super) fn is_pair(self) -> bool {
+        matches!(self, Self::Jwt | Self::Audit)
+    }
+
+    /// Whether no daemon can be without it. `seal` is for HSMs that wrap; installations made before there was an `audit` key get theirs
+    /// from `intentd admin hsm init`.
+    fn is_required(self, needs_seal: bool) -> bool {
+        match self {
+            Self::Seal => needs_seal,
+            Self::Audit => false,
+            Self::Data | Self::Mac | Self::Jwt => true,
+        }
     }
 }
 
@@ -106,7 +124,7 @@ pub struct Kek {
     pub cka_id: [u8; 16],
     /// The one mechanism (`CKM_…`) it allows.
     pub mechanism: u64,
-    /// The public key, for `jwt`: 32 bytes (RFC 8032).
+    /// The public key, for `jwt` and `audit`: 32 bytes (RFC 8032).
     pub public_key: Option<Vec<u8>>,
     /// The result of its own operation on a constant.
     pub canary: serde_json::Value,
@@ -131,7 +149,7 @@ impl Keyring {
         let ring = Self::unchecked(keks);
         for purpose in KekPurpose::ALL {
             let count = ring.keks.iter().filter(|kek| kek.purpose == purpose && kek.state == KekState::Active).count();
-            if count > 1 || (count == 0 && (needs_seal || purpose != KekPurpose::Seal)) {
+            if count > 1 || (count == 0 && purpose.is_required(needs_seal)) {
                 let hint = if count == 0 { "; `intentd admin hsm init` makes it" } else { "" };
                 return Err(HsmError::fatal(format!("there are {count} active `{purpose}` keys instead of one{hint}")));
             }
@@ -152,7 +170,11 @@ impl Keyring {
 
     /// The key that makes new things, which must be there.
     pub(super) fn require(&self, purpose: KekPurpose) -> Result<&Kek, HsmError> {
-        self.active(purpose).ok_or(HsmError::Invalid { what: "this HSM keeps no wrapped keys: use custody \"token\"" })
+        let what = match purpose {
+            KekPurpose::Audit => "there is no active `audit` key yet: `intentd admin hsm init` makes it",
+            _ => "this HSM keeps no wrapped keys: use custody \"token\"",
+        };
+        self.active(purpose).ok_or(HsmError::Invalid { what })
     }
 
     /// The key that a row names.
@@ -202,7 +224,7 @@ fn mechanism_of(purpose: KekPurpose, wrap_mechanism: Option<MechanismType>) -> O
         KekPurpose::Seal => wrap_mechanism,
         KekPurpose::Data => Some(MechanismType::AES_GCM),
         KekPurpose::Mac => Some(MechanismType::SHA256_HMAC),
-        KekPurpose::Jwt => Some(MechanismType::EDDSA),
+        KekPurpose::Jwt | KekPurpose::Audit => Some(MechanismType::EDDSA),
     }
 }
 
@@ -275,10 +297,10 @@ fn generate(open: &mut Open, purpose: KekPurpose, mechanism: MechanismType) -> R
         KekPurpose::Mac => {
             open.session.generate_key(&Mechanism::GenericSecretKeyGen, &template)?;
         }
-        KekPurpose::Jwt => {
+        KekPurpose::Jwt | KekPurpose::Audit => {
             let (public, _) = open.session.generate_key_pair(
                 &Mechanism::EccEdwardsKeyPairGen,
-                &templates::jwt_public(cka_id),
+                &templates::public_half(purpose, cka_id),
                 &template,
             )?;
             public_key = Some(ed25519_point(&open.ec_point(public)?)?);
@@ -304,7 +326,7 @@ fn ed25519_point(value: &[u8]) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// An Ed25519 signature by a `jwt` key.
+/// An Ed25519 signature by a `jwt` or `audit` key.
 pub(super) fn ed25519(open: &mut Open, kek: &Kek, message: &[u8]) -> Result<[u8; 64], Fault> {
     let handle = open.kek(kek)?;
     let mechanism = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));

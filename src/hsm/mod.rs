@@ -283,7 +283,7 @@ impl Hsm {
         .await
     }
 
-    /// Signs `header.payload` of a JWT, or an audit checkpoint: Ed25519 (RFC 8037).
+    /// Signs `header.payload` of a JWT: Ed25519 (RFC 8037).
     ///
     /// # Errors
     /// Any [`HsmError`].
@@ -303,6 +303,18 @@ impl Hsm {
         let (ring, message) = (self.ring()?, signing_input.to_vec());
         self.call(self.any(), self.patience(), move |open| {
             keks::ed25519(open, ring.named(kid, KekPurpose::Jwt)?, &message)
+        })
+        .await
+    }
+
+    /// Signs a checkpoint of the audit trail by the `audit` key with this id: Ed25519 (RFC 8032). That key signs nothing else.
+    ///
+    /// # Errors
+    /// Any [`HsmError`].
+    pub async fn sign_checkpoint(&self, key: KekId, message: &[u8]) -> Result<[u8; 64], HsmError> {
+        let (ring, message) = (self.ring()?, message.to_vec());
+        self.call(self.any(), self.patience(), move |open| {
+            keks::ed25519(open, ring.named(key, KekPurpose::Audit)?, &message)
         })
         .await
     }

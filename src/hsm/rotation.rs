@@ -72,9 +72,25 @@ impl Hsm {
     /// daemon may use already. Each with its `kid`, the active one first.
     #[must_use]
     pub fn jwt_public_keys(&self) -> Vec<(KekId, [u8; 32])> {
+        self.public_keys(KekPurpose::Jwt)
+    }
+
+    /// The public keys of the `audit` keys that are on the token and proved by their canaries, the active one first.
+    #[must_use]
+    pub fn audit_public_keys(&self) -> Vec<(KekId, [u8; 32])> {
+        self.public_keys(KekPurpose::Audit)
+    }
+
+    /// The `audit` key that signs checkpoints now. `None`: the installation has none yet.
+    #[must_use]
+    pub fn audit_key(&self) -> Option<KekId> {
+        Some(self.inner.shared.keyring()?.active(KekPurpose::Audit)?.id)
+    }
+
+    fn public_keys(&self, purpose: KekPurpose) -> Vec<(KekId, [u8; 32])> {
         let ring = self.inner.shared.keyring();
         let mut keys: Vec<&Kek> = ring.iter().flat_map(|ring| ring.iter()).collect();
-        keys.retain(|kek| kek.purpose == KekPurpose::Jwt && kek.state != KekState::Retired);
+        keys.retain(|kek| kek.purpose == purpose && kek.state != KekState::Retired);
         keys.sort_by_key(|kek| kek.state != KekState::Active);
         keys.iter().filter_map(|kek| Some((kek.id, kek.public_key.as_deref()?.try_into().ok()?))).collect()
     }

@@ -21,7 +21,7 @@ fn uses(purpose: KekPurpose) -> [(AttributeType, bool); 7] {
     let (wraps, encrypts, signs) = match purpose {
         KekPurpose::Seal => (true, false, false),
         KekPurpose::Data => (false, true, false),
-        KekPurpose::Mac | KekPurpose::Jwt => (false, false, true),
+        KekPurpose::Mac | KekPurpose::Jwt | KekPurpose::Audit => (false, false, true),
     };
     [
         (A::Wrap, wraps),
@@ -68,34 +68,34 @@ const LOCKED: [(AttributeType, bool); 6] = [
 const SECRET_ONLY: [AttributeType; 3] = [AttributeType::Wrap, AttributeType::Encrypt, AttributeType::Verify];
 
 fn flags(purpose: KekPurpose) -> impl Iterator<Item = (AttributeType, bool)> {
-    let private_key = purpose == KekPurpose::Jwt;
+    let private_key = purpose.is_pair();
     let apply = move |(kind, _): &(AttributeType, bool)| !(private_key && SECRET_ONLY.contains(kind));
     LOCKED.into_iter().chain(uses(purpose)).filter(apply)
 }
 
-/// The template of a KEK for C_GenerateKey (of the private half, for `jwt`).
+/// The template of a KEK for C_GenerateKey (of the private half, for key pairs).
 pub(super) fn kek(purpose: KekPurpose, cka_id: [u8; 16], mechanism: MechanismType) -> Vec<Attribute> {
     let mut template = vec![
         Attribute::Label(format!("intentd {purpose}").into_bytes()),
         Attribute::Id(cka_id.to_vec()),
         Attribute::AllowedMechanisms(vec![mechanism]),
     ];
-    if purpose != KekPurpose::Jwt {
+    if !purpose.is_pair() {
         template.push(Attribute::ValueLen(32.into()));
     }
     template.extend(flags(purpose).map(|(kind, value)| flag(kind, value)));
     template
 }
 
-/// The public half of the token-signing key.
-pub(super) fn jwt_public(cka_id: [u8; 16]) -> Vec<Attribute> {
+/// The public half of a key pair.
+pub(super) fn public_half(purpose: KekPurpose, cka_id: [u8; 16]) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
         Attribute::Private(false),
         Attribute::Verify(true),
         Attribute::EcParams(ED25519.to_vec()),
         Attribute::Id(cka_id.to_vec()),
-        Attribute::Label(b"intentd jwt".to_vec()),
+        Attribute::Label(format!("intentd {purpose}").into_bytes()),
     ]
 }
 

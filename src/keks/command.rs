@@ -141,6 +141,9 @@ pub async fn confirmed(pool: &PgPool, id: &str, confirm: Option<&str>) -> anyhow
         KekPurpose::Mac => {
             println!("Without it, signing keys in any backup of the database taken before {at} are refused for ever.")
         }
+        KekPurpose::Audit => println!(
+            "Without it, no new checkpoint of the audit trail is signed after any backup of the database taken before {at} was restored; what it has signed can be verified as before."
+        ),
         KekPurpose::Jwt => println!("Without it, no backup of the database taken before {at} can be started from."),
     }
     if confirm != Some(id.to_string().as_str()) {

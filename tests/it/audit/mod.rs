@@ -1,10 +1,62 @@
 //! The audit trail.
 
+mod links;
+mod proof;
+mod scene;
+
+use std::time::Duration;
+
 use intentd::audit::store::{self, Filter};
 use serde_json::{Value, json};
 
 use crate::harness::client::Client;
-use crate::harness::stack::{Options, Stack, fresh_scalar, pay};
+use crate::harness::stack::{Options, Stack, fresh_scalar, pay, until};
+
+/// A wait for the background task.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Every event has its link.
+async fn linked(stack: &Stack) {
+    let none_waits = async || stack.count("SELECT count(*) FROM audit_unlinked").await == 0;
+    until(SOON, "every event has its link", none_waits).await;
+}
+
+/// Every chain is signed up to its end.
+async fn signed(stack: &Stack) {
+    let none_due = async || {
+        let due = "SELECT (SELECT count(*) FROM audit_unlinked) + (SELECT count(*) FROM audit_heads WHERE seq > checkpoint_seq)";
+        stack.count(due).await == 0
+    };
+    until(SOON, "every chain is signed", none_due).await;
+}
+
+/// The trail's verdicts, piece by piece to the end.
+async fn verified(stack: &Stack) -> Vec<Value> {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let part = stack.owner.get(&format!("/v1/audit/verify{cursor}")).await.expect(200);
+        let next = part["next_cursor"].as_str().map(|next| format!("?cursor={next}"));
+        found.push(part);
+        match next {
+            Some(next) => cursor = next,
+            None => return found,
+        }
+    }
+}
+
+/// The last verdict of a trail that is whole.
+async fn whole(stack: &Stack) -> Value {
+    let all = verified(stack).await;
+    assert!(all.iter().all(|part| part["chain_valid"] == true), "{all:?}");
+    all.last().unwrap().clone()
+}
+
+/// What `intentd admin …` prints.
+fn admin(stack: &Stack, arguments: &[&str]) -> String {
+    let output = stack.command().arg("admin").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
 
 async fn events(stack: &Stack, query: &str) -> Vec<Value> {
     let body = stack.owner.get(&format!("/v1/audit/events?limit=1000{query}")).await.expect(200);
@@ -61,7 +113,16 @@ async fn effects_reads_and_refusals_are_all_written_down() {
 #[tokio::test]
 async fn rows_cannot_be_changed_or_removed() {
     let stack = Stack::start().await;
-    for statement in ["UPDATE audit_events SET action = 'x'", "DELETE FROM audit_events"] {
+    linked(&stack).await;
+    for statement in [
+        "UPDATE audit_events SET action = 'x'",
+        "DELETE FROM audit_events",
+        "TRUNCATE audit_events",
+        "UPDATE audit_links SET seq = seq + 1",
+        "DELETE FROM audit_links",
+        "TRUNCATE audit_links",
+        "TRUNCATE audit_checkpoints",
+    ] {
         let refused = sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&stack.db).await.unwrap_err();
         assert!(refused.to_string().contains("append-only"), "{refused}");
     }

@@ -50,7 +50,7 @@ async fn two_at_once_on_an_empty_database_and_an_empty_token_make_one_set_of_key
     let keks: Vec<(String, i64)> =
         sqlx::query_as("SELECT purpose::text, count(*) FROM keks GROUP BY 1 ORDER BY 1").fetch_all(&db).await.unwrap();
     let one_each: Vec<(String, i64)> =
-        ["data", "jwt", "mac", "seal"].into_iter().map(|purpose| (purpose.to_owned(), 1)).collect();
+        ["audit", "data", "jwt", "mac", "seal"].into_iter().map(|purpose| (purpose.to_owned(), 1)).collect();
     assert_eq!(keks, one_each);
     let made = stack
         .command()

@@ -192,8 +192,14 @@ fn rows_that_do_not_fit_the_token_are_refused_and_nothing_is_made() {
 
         let without = |purpose| keks.iter().filter(|kek| kek.purpose != purpose).cloned().collect::<Vec<_>>();
         for purpose in KekPurpose::ALL {
-            let refused = fatal(hsm.adopt(without(purpose)).await);
-            assert!(refused.contains(&format!("0 active `{purpose}`")), "{refused}");
+            // An installation from before there were audit checkpoints has no key for them.
+            if purpose == KekPurpose::Audit {
+                hsm.adopt(without(purpose)).await.unwrap();
+                assert_eq!((hsm.audit_key(), hsm.audit_public_keys()), (None, vec![]));
+            } else {
+                let refused = fatal(hsm.adopt(without(purpose)).await);
+                assert!(refused.contains(&format!("0 active `{purpose}`")), "{refused}");
+            }
             let both = [keks.clone(), vec![of(&second, purpose)]].concat();
             let refused = fatal(hsm.adopt(both).await);
             assert!(refused.contains(&format!("2 active `{purpose}`")), "{refused}");

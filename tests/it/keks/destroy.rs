@@ -9,7 +9,7 @@ use crate::harness::stack::{Stack, pay, text, until};
 async fn a_retired_key_is_taken_off_the_token_by_an_operator_who_has_read_what_is_lost() {
     let stack = Stack::with(quick(2, vec![], &[])).await;
     let vault = filled(&stack, 3, 3).await;
-    for purpose in ["seal", "mac", "data", "jwt"] {
+    for purpose in ["seal", "mac", "data", "jwt", "audit"] {
         let old = begin(&stack, purpose).await;
         if purpose == "jwt" {
             reaches(&stack, &old, "retiring").await;

@@ -32,7 +32,7 @@ pub async fn held_by(
     let sql = match purpose {
         KekPurpose::Seal => select!("FROM signing_keys k WHERE k.kek_id = $1 AND k.id > $2 ORDER BY k.id LIMIT $3"),
         KekPurpose::Mac => select!("FROM signing_keys k WHERE k.mac_kek_id = $1 AND k.id > $2 ORDER BY k.id LIMIT $3"),
-        KekPurpose::Data | KekPurpose::Jwt => return Ok(Vec::new()),
+        KekPurpose::Data | KekPurpose::Jwt | KekPurpose::Audit => return Ok(Vec::new()),
     };
     let rows: Vec<Row> = sqlx::query_as(sql).bind(kek).bind(after).bind(limit).fetch_all(conn).await?;
     Ok(rows.into_iter().map(found).collect())

@@ -4,6 +4,7 @@
 //! A new route needs: nothing, where a GET or DELETE has parameters that [`World`] has; a body in `rows.rs` where it takes one; another
 //! thing in [`World::make`] for a new parameter.
 
+mod audited;
 mod daemons;
 mod rows;
 mod statuses;
