@@ -51,6 +51,7 @@ const ENVIRONMENT: &[(&str, &str, Kind)] = &[
     ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks", Kind::Number),
     ("INTENTD_VAULTS_KEPT_VERSIONS", "vaults.kept_versions", Kind::Number),
     ("INTENTD_TRUSTED_PROXIES", "limits.trusted_proxies", Kind::Text),
+    ("INTENTD_CORS_ALLOWED_ORIGINS", "cors.allowed_origins", Kind::Text),
     ("INTENTD_TLS_CERT_FILE", "tls.cert_file", Kind::Text),
     ("INTENTD_TLS_KEY_FILE", "tls.key_file", Kind::Text),
     ("INTENTD_TLS_CLIENT_AUTH", "tls.client_auth", Kind::Text),
