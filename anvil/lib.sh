@@ -85,7 +85,14 @@ find_missing() {
     need 'has cc' 'gcc libc6-dev' 'a C compiler (for libsecp256k1 and aws-lc)'
     need 'has curl' 'curl' 'curl (sends the demo intent)'
     has_anvil || need 'has npm' 'npm' 'npm (brings anvil, the local chain)'
+    [ -n "$for_tests" ] || return 0
+    need has_python 'python3-venv' 'Python 3.11 or later with venv (existing clients run in it)'
+    need has_nginx 'nginx' 'nginx (a gateway before the daemon; its own service stays off)'
 }
+
+has_python() { python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+has_nginx() { has nginx || any_file /usr/sbin/nginx /opt/homebrew/bin/nginx /usr/local/bin/nginx; }
 
 need() {
     $1 && return 0
@@ -101,7 +108,7 @@ install_system() {
     if has apt-get; then
         install_debian
     elif has brew; then
-        die "please run \`brew install postgresql@17 softhsm node curl\` (and \`xcode-select --install\` for the compiler), then this again"
+        die "please run \`brew install postgresql@17 softhsm node curl python nginx\` (and \`xcode-select --install\` for the compiler), then this again"
     else
         die "please install the above with your system's package manager (on Debian:$missing), then run this again"
     fi
@@ -118,6 +125,13 @@ install_debian() {
     say "installing with apt-get${as_root:+ (by sudo)}:$missing"
     $as_root apt-get -qq update || say "apt-get update failed; going on with the package lists that are there"
     case $missing in
+    *nginx*)
+        missing=$(printf '%s' "$missing" | sed 's/ nginx//')
+        install_nginx
+        ;;
+    esac
+    case $missing in
+    '') ;;
     *postgresql*)
         # The package would make and start a cluster of its own, which nobody here uses.
         apt_install postgresql-common
@@ -133,6 +147,23 @@ install_debian() {
         apt_install $missing
         ;;
     esac
+}
+
+# The package would start a service of its own, now and with the machine, which nobody here uses.
+install_nginx() {
+    no_services=/usr/sbin/policy-rc.d
+    own=''
+    if ! any_file "$no_services"; then
+        own=yes
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee "$no_services" >/dev/null
+        $as_root chmod +x "$no_services"
+    fi
+    installed=yes
+    (apt_install nginx) || installed=''
+    [ -z "$own" ] || $as_root rm -f "$no_services"
+    [ -n "$installed" ] || exit 1
+    $as_root update-rc.d nginx disable >"$tools/apt.log" 2>&1 ||
+        say "could not keep nginx from starting with this machine: \`update-rc.d nginx disable\` said $(cat "$tools/apt.log")"
 }
 
 apt_install() {
@@ -174,6 +205,21 @@ install_anvil() {
     has_anvil || die "there is no anvil for $(uname -sm) in npm: install Foundry and name its binary in INTENTD_ANVIL_BIN"
 }
 
+# The clients that the tests run, with everything that they need, as tests/clients/requirements.txt has it.
+install_clients() {
+    wanted=$root/tests/clients/requirements.txt
+    installed=$tools/venv/requirements.txt
+    cmp -s "$wanted" "$installed" && "$tools/venv/bin/python" -c '' 2>/dev/null && return 0
+    say "installing existing clients (Python) from PyPI into .tools/venv/"
+    python3 -m venv --clear "$tools/venv" || die "python3 cannot make a virtual environment in .tools/venv/"
+    "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r "$wanted" \
+        >"$tools/pip.log" 2>&1 || {
+        tail -n 20 "$tools/pip.log" >&2
+        die "pip could not install tests/clients/requirements.txt: see above"
+    }
+    cp "$wanted" "$installed"
+}
+
 # cargo_tool NAME VERSION [ARGUMENT…]: a cargo subcommand, built without optimisation because it runs for seconds.
 cargo_tool() {
     has "$1" && return 0
@@ -188,9 +234,17 @@ cargo_tool() {
 }
 
 # Everything that building and running needs.
+for_tests=''
 install_missing() {
     mkdir -p "$tools"
     install_system
     check_rust
     install_anvil
+}
+
+# … and what the tests need beside it.
+install_missing_for_tests() {
+    for_tests=yes
+    install_missing
+    install_clients
 }

@@ -14,6 +14,7 @@ use crate::access::agent_token::OidcConfig;
 use crate::audit::AuditConfig;
 use crate::db::DbConfig;
 use crate::hsm::HsmConfig;
+use crate::http::cors::CorsConfig;
 use crate::http::limits::LimitsConfig;
 use crate::http::tls::TlsConfig;
 use crate::keks::KeksConfig;
@@ -146,6 +147,8 @@ pub struct Config {
     pub vaults: VaultsConfig,
     /// Rate limits, and where requests come from.
     pub limits: LimitsConfig,
+    /// Web pages that may call us from a browser.
+    pub cors: CorsConfig,
     /// Whether anybody may sign up.
     pub signup: SignupConfig,
     /// Letters to humans.
@@ -179,6 +182,7 @@ impl Default for Config {
             simulator: SimulatorConfig::default(),
             vaults: VaultsConfig::default(),
             limits: LimitsConfig::default(),
+            cors: CorsConfig::default(),
             signup: SignupConfig::default(),
             mail: MailConfig::default(),
             tls: TlsConfig::default(),

@@ -57,6 +57,7 @@ const ENVIRONMENT: &[(&str, &str, Kind)] = &[
     ("INTENTD_LANE_DEPTH_MAX", "intents.lane_depth_max", Kind::Number),
     ("INTENTD_VAULTS_KEPT_VERSIONS", "vaults.kept_versions", Kind::Number),
     ("INTENTD_TRUSTED_PROXIES", "limits.trusted_proxies", Kind::Text),
+    ("INTENTD_CORS_ALLOWED_ORIGINS", "cors.allowed_origins", Kind::Text),
     ("INTENTD_TLS_CERT_FILE", "tls.cert_file", Kind::Text),
     ("INTENTD_TLS_KEY_FILE", "tls.key_file", Kind::Text),
     ("INTENTD_TLS_CLIENT_AUTH", "tls.client_auth", Kind::Text),

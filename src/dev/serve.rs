@@ -17,7 +17,14 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Above the daemon's own drain.
 const STOP_GRACE: Duration = Duration::from_secs(40);
 /// Of the caller's own settings only these reach the daemon; everything else it is told by us. RPC URLs pass too.
-const PASSED_ON: &[&str] = &["INTENTD_LOG", "INTENTD_LOG_FORMAT", "INTENTD_REQUIRE_SIMULATION"];
+const PASSED_ON: &[&str] = &[
+    "INTENTD_LOG",
+    "INTENTD_LOG_FORMAT",
+    "INTENTD_REQUIRE_SIMULATION",
+    "INTENTD_LIMITS_IP_BURST",
+    "INTENTD_LIMITS_AUTH_BURST",
+    "INTENTD_CORS_ALLOWED_ORIGINS",
+];
 const RPC_URL_PREFIX: &str = "INTENTD_RPC_URL_";
 
 /// How every intentd process of the stack is configured.

@@ -1,8 +1,10 @@
 //! The HTTP edge: routes, problem details, extractors, rate limits. No SQL and no rules.
 
 pub mod connections;
+pub mod cors;
 pub mod extract;
 pub mod health;
+pub mod leftover;
 pub mod limits;
 pub mod listen;
 pub mod pages;

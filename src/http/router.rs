@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::to_bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
@@ -47,6 +50,7 @@ pub fn routes() -> Routes {
 
 /// The daemon: its routes, and what all of them have in common.
 pub fn router(app: Arc<App>) -> Router {
+    let cors = option_layer(super::cors::layer(&app.config.cors));
     routes()
         .into_router()
         .fallback(no_route)
@@ -58,10 +62,13 @@ pub fn router(app: Arc<App>) -> Router {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an internal error; the daemon's log has the cause")
                 .into_response()
         }))
+        .layer(map_response(only_problems))
+        .layer(cors)
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
             let path = shown(request.uri().path());
             tracing::info_span!("http", method = %request.method(), path)
         }))
+        .layer(from_fn(super::leftover::read))
         .with_state(app)
 }
 
@@ -73,6 +80,18 @@ async fn no_head(State(app): State<Arc<App>>, peer: Peer, request: Request, next
         return no_method(State(app), peer, request).await.into_response();
     }
     next.run(request).await
+}
+
+/// What axum itself refuses, such as a path or a query that it cannot read, is text: a problem of it, as of everything else.
+async fn only_problems(response: Response) -> Response {
+    const TEXT_BYTES_MAX: usize = 4 * 1024;
+    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !response.status().is_client_error() || !kind.is_some_and(|kind| kind.starts_with(b"text/plain")) {
+        return response;
+    }
+    let status = response.status();
+    let text = to_bytes(response.into_body(), TEXT_BYTES_MAX).await.unwrap_or_default();
+    Problem::new(status, String::from_utf8_lossy(&text)).into_response()
 }
 
 /// Limited as every request without credentials is.

@@ -7,6 +7,7 @@ mod architecture;
 mod audit;
 mod chain;
 mod chaos;
+mod clients;
 mod contract;
 mod daemon;
 mod freezes;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Settings, store};
+use super::{Settings, rules, store};
 use crate::access::http::require;
 use crate::access::{Action, Principal};
 use crate::app::App;
@@ -28,11 +28,13 @@ async fn read(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<
     Ok(Json(store::get(&mut conn, principal.org_id).await?))
 }
 
-/// A `null` is a setting not given.
+/// Settings as fields, or one by its name in `key`. A `null` is a setting not given.
 #[derive(Deserialize)]
 struct ChangeSettings {
     require_simulation: Option<bool>,
     guardrail_widening_requires_confirm: Option<bool>,
+    key: Option<String>,
+    value: Option<Value>,
 }
 
 async fn change(
@@ -51,6 +53,9 @@ async fn change(
     }
     if let Some(on) = request.guardrail_widening_requires_confirm {
         after.guardrail_widening_requires_confirm = on;
+    }
+    if let Some(key) = request.key {
+        after = rules::with(after, &key, request.value.as_ref()).map_err(Problem::bad_request)?;
     }
     store::set(&mut tx, principal.org_id, &after).await?;
     let event =

@@ -1,6 +1,7 @@
 //! What an organisation has set for itself.
 
 pub mod http;
+pub mod rules;
 pub mod store;
 
 pub use store::Settings;

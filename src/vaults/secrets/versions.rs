@@ -6,7 +6,7 @@ use super::generate::{self, Charset};
 use super::rules::{self, SecretType};
 use super::store::versions::VersionRow;
 use super::store::{self, Current, Head, Stored};
-use super::{ATTEMPTS, NewSecret, Next, Opened, SecretError, open, secret_event, store_next};
+use super::{ATTEMPTS, NewSecret, Next, Opened, SecretError, open, secret_event, store_next, turn};
 use crate::access::{self, Lock, Permission, Principal, SecretPath};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
@@ -105,7 +105,9 @@ pub async fn rotate(
     path: &SecretPath,
     rotation: Rotation,
 ) -> Result<Stored, SecretError> {
-    for _ in 0..ATTEMPTS {
+    let mut waited = None;
+    for attempt in 0..ATTEMPTS {
+        turn(&mut waited, attempt, vault, path).await;
         let mut conn = app.db.acquire().await.map_err(DbError::from)?;
         let granted = access::authorise(&mut conn, principal, vault, path, Permission::Write, Lock::None).await?;
         let intents = store::intents_enabled(&mut conn, principal.org_id, principal.actor).await?;

@@ -18,14 +18,14 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// For 127.0.0.1, valid from yesterday until tomorrow.
+    /// For 127.0.0.1 and localhost, valid from yesterday until tomorrow.
     pub fn new() -> Self {
         let day = time::Duration::DAY;
         Self::valid(intentd::clock::now() - day, intentd::clock::now() + day)
     }
 
     pub fn valid(not_before: OffsetDateTime, not_after: OffsetDateTime) -> Self {
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         (params.not_before, params.not_after) = (not_before, not_after);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -51,6 +51,26 @@ impl Identity {
     pub fn trusting(&self) -> reqwest::ClientBuilder {
         let root = reqwest::Certificate::from_pem(self.pem.as_bytes()).unwrap();
         reqwest::Client::builder().no_proxy().tls_certs_only([root])
+    }
+
+    /// What a server that shows this certificate answers to these bytes, up to its end.
+    pub async fn exchange(&self, address: &str, request: &[u8]) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from(self.der.clone())).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).await.unwrap();
+        String::from_utf8_lossy(&reply).into_owned()
     }
 
     /// Whether a server lets a client in that shows `certificate` with this identity's key.

@@ -20,6 +20,20 @@ async fn threat_10_widening_under_both_settings_which_owners_set_and_every_daemo
     }
     assert_eq!(stack.owner.patch(path, &json!({"require_simulation": null, "other": 1})).await.expect(200), off);
 
+    // One by its name, as existing clients send it. What is no setting is not taken for one.
+    let named = |key: &str, value: serde_json::Value| json!({"key": key, "value": value});
+    let on = stack.owner.patch(path, &named("intents_api.require_simulation", json!("true"))).await.expect(200);
+    assert_eq!((&on["require_simulation"], &last_event(&stack, "org.update").await["after"]), (&json!(true), &on));
+    for bad in [
+        named("no.such", json!("true")),
+        named("require_simulation", json!("yes")),
+        json!({"key": "require_simulation"}),
+    ] {
+        stack.owner.patch(path, &bad).await.refused(400);
+    }
+    admin.client.patch(path, &named("require_simulation", json!("false"))).await.refused(403);
+    assert_eq!(stack.owner.patch(path, &named("require_simulation", json!("false"))).await.expect(200), off);
+
     let elsewhere = admin.client.at(&stack.daemons[1].url);
     for confirm_needed in [true, false, true] {
         let change = json!({"guardrail_widening_requires_confirm": confirm_needed});
