@@ -342,6 +342,9 @@ mod tests {
         }
     }
 
+    /// What was done, what is left of the chain, and what is to be found.
+    type Case = (&'static str, Vec<Entry>, Option<(Kind, u64)>);
+
     /// What a walk over pages of `size` finds: the kind, and where.
     fn found(entries: &[Entry], checkpoints: &[Checkpoint], size: usize) -> Option<(Kind, u64)> {
         let mut walk = Walk::new(TRAIL);
@@ -359,7 +362,7 @@ mod tests {
             entries
         };
         let foreign = chain_of(20..=20)[0];
-        let cases: Vec<(&str, Vec<Entry>, Option<(Kind, u64)>)> = vec![
+        let cases: Vec<Case> = vec![
             ("whole", whole.clone(), None),
             ("edited", change(&|e| e[3].event = Found::Edited), Some((Kind::Edited, 4))),
             ("edited, with a new hash", change(&|e| e[3].event = Found::Intact([9; 32])), Some((Kind::Edited, 4))),

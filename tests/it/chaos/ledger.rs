@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, U256};
 use futures::StreamExt as _;
+use intentd::audit::rules::Trail;
+use intentd::audit::verify::{Cursor, verify};
 use intentd::money::Wei;
 use serde_json::json;
 use uuid::Uuid;
@@ -13,7 +15,7 @@ use uuid::Uuid;
 use super::faults::Faults;
 use super::workload::{Attempt, Known};
 use super::{Arena, TIGHT_LIMIT};
-use crate::harness::stack::TO;
+use crate::harness::stack::{TO, until};
 
 /// By when everything must have come to its end.
 const SETTLED_WITHIN: Duration = Duration::from_secs(180);
@@ -231,6 +233,18 @@ async fn audit(arena: &Arena, verdict: &mut Verdict) {
         if count > 0 {
             verdict.audit.push(format!("{count} {what}"));
         }
+    }
+    // Whoever died while linking or signing: every event has its place, and every checkpoint fits.
+    let linked = async || arena.stack.count("SELECT count(*) FROM audit_unlinked").await == 0;
+    until(Duration::from_secs(60), "every event has its link", linked).await;
+    let db = &arena.stack.db;
+    let keys = intentd::audit::store::trail::keys(&mut db.acquire().await.unwrap()).await.unwrap();
+    let trail = Trail(Some(arena.stack.org_id.parse().unwrap()));
+    let mut cursor = Some(Cursor::START);
+    while let Some(at) = cursor {
+        let walked = verify(db, trail, at, &keys).await.unwrap();
+        verdict.audit.extend(walked.broken.map(|broken| format!("{}: {}", broken.kind.as_str(), broken.detail)));
+        cursor = walked.next;
     }
 }
 
