@@ -123,6 +123,8 @@ pub enum Command {
     /// Set up and inspect an installation.
     #[command(subcommand)]
     Admin(Admin),
+    /// Print the API's description (OpenAPI 3.1), as `GET /openapi.json` serves it. Needs nothing.
+    Openapi,
 }
 
 /// `intentd admin …`

@@ -1,6 +1,6 @@
 //! The command line's entry. Everything else is in the library, where the tests reach it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -25,6 +25,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    if matches!(cli.command, Command::Openapi) {
+        std::io::stdout().write_all(intentd::http::api::document::text().as_bytes())?;
+        return Ok(());
+    }
     let config = Config::load(cli.config.as_deref())?;
     start_logging(&config)?;
     for name in Config::unknown_variables() {
@@ -40,6 +44,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Dev(options) => Ok(intentd::dev::run(options).await?),
             Command::Admin(command) => intentd::admin::run(command, config).await,
+            // Printed above, without a configuration.
+            Command::Openapi => Ok(()),
         }
     })
 }

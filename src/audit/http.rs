@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::Resource;
+use super::api;
 use super::store::{self, Filter, Row};
 use crate::access::http::require;
 use crate::access::{Action, Principal};
@@ -26,7 +27,7 @@ const LIMIT_MAX: i64 = 1_000;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/audit/events", get(events))
+    Routes::new().route("/v1/audit/events", get(events, api::events()))
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! What happened, by whom. Append-only; an event is written in the transaction of the effect it records, and refusals and reads
 //! get one too. No secret value and no signed bytes are ever part of one.
 
+pub mod api;
 pub mod failures;
 pub mod http;
 pub mod store;
