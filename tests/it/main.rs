@@ -6,6 +6,7 @@ mod agents;
 mod architecture;
 mod audit;
 mod chain;
+mod contract;
 mod daemon;
 mod harness;
 mod hsm;

@@ -101,7 +101,9 @@ pub fn list() -> Doc {
 pub fn create() -> Doc {
     Doc::new(Tag::Organisation, "createIpRule", "Make an IP rule")
         .says("It holds on every daemon within a second. For owners and admins.")
-        .body::<CreateIpRule>(json!({"rule_type": "allow", "cidr": "203.0.113.0/24", "label": "office", "applies_to": "humans"}))
+        .body::<CreateIpRule>(
+            json!({"rule_type": "allow", "cidr": "203.0.113.0/24", "label": "office", "applies_to": "humans"}),
+        )
         .reply::<IpRule>(201, "The rule.", example())
         .problem(409, "There are as many rules as there may be.")
         .problem(422, LOCKS_OUT)
@@ -110,7 +112,5 @@ pub fn create() -> Doc {
 /// Delete an IP rule.
 #[must_use]
 pub fn remove() -> Doc {
-    Doc::new(Tag::Organisation, "deleteIpRule", "Delete an IP rule")
-        .empty(204, "It is gone.")
-        .problem(422, LOCKS_OUT)
+    Doc::new(Tag::Organisation, "deleteIpRule", "Delete an IP rule").empty(204, "It is gone.").problem(422, LOCKS_OUT)
 }

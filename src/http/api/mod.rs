@@ -259,6 +259,15 @@ impl Doc {
         self
     }
 
+    /// A problem with members of its own.
+    #[must_use]
+    pub fn problem_with<T: ToSchema>(mut self, status: u16, description: &str, example: Value) -> Self {
+        let schema = self.refer::<T>();
+        let content = json!({ "application/problem+json": { "schema": schema, "example": example } });
+        self.replies.insert(status, json!({ "description": description, "content": content }));
+        self
+    }
+
     /// The operation at a path, and what it refers to.
     fn operation(&self, path: &str) -> (String, Value) {
         let mut documented: Vec<String> = Vec::new();
