@@ -140,6 +140,8 @@ pub enum Command {
     /// Set up and inspect an installation.
     #[command(subcommand)]
     Admin(Admin),
+    /// Print the API's description (OpenAPI 3.1), as `GET /openapi.json` serves it. Needs nothing.
+    Openapi,
     /// The audit trail: take it out, and prove that nothing in it was changed.
     #[command(subcommand)]
     Audit(AuditCommand),

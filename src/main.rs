@@ -1,6 +1,6 @@
 //! The command line's entry. Everything else is in the library, where the tests reach it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -25,6 +25,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if matches!(cli.command, Command::Openapi) {
+        std::io::stdout().write_all(intentd::http::api::document::text().as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Config::load(cli.config.as_deref())?;
     start_logging(&config)?;
     for name in Config::unknown_variables() {
@@ -41,6 +45,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             Command::Dev(options) => Ok(intentd::dev::run(options).await?),
             Command::Admin(command) => intentd::admin::run(command, config).await,
+            // Printed above, without a configuration.
+            Command::Openapi => Ok(()),
         }?;
         Ok(ExitCode::SUCCESS)
     })

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::api;
 use super::jwt::{self, Claims};
 use super::tokens::{KeyKind, PlainKey};
 use super::{AccessError, Action, Actor, Credential, Denial, Principal, store};
@@ -29,10 +30,10 @@ use crate::metering;
 pub fn routes() -> Routes {
     Routes::new()
         .merge(super::agent_token::http::routes())
-        .route("/v1/auth/api-key-token", post(api_key_token))
-        .route("/v1/auth/token", delete(revoke_token))
-        .route("/v1/auth/refresh", post(refresh))
-        .route("/v1/auth/jwt-public-key", get(jwt_public_key))
+        .route("/v1/auth/api-key-token", post(api_key_token, api::api_key_token()))
+        .route("/v1/auth/token", delete(revoke_token, api::revoke_token()))
+        .route("/v1/auth/refresh", post(refresh, api::refresh()))
+        .route("/v1/auth/jwt-public-key", get(jwt_public_key, api::jwt_public_key()))
         .merge(super::ip_rules::http::routes())
 }
 

@@ -5,6 +5,7 @@
 //! this module makes.
 
 pub mod agent_token;
+pub mod api;
 pub mod glob;
 pub mod http;
 pub mod input;

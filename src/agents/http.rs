@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::api;
 use super::enroll::{self, Enrolment};
 use super::identity::{self, Identity};
 use super::request::AgentRequest;
@@ -37,13 +38,16 @@ use crate::vaults::secrets::SecretError;
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/agents", post(create).get(list))
-        .route("/v1/agents/me", get(me))
-        .route("/v1/agents/enroll", post(enroll))
-        .route("/v1/agents/{agent_id}", get(read).patch(change).delete(remove))
-        .route("/v1/agents/{agent_id}/rotate-key", post(rotate_key))
-        .route("/v1/agents/{agent_id}/rotate-identity-keys", post(rotate_identity_keys))
-        .route("/v1/org/agent-keys-vault", get(agent_keys_vault))
+        .route("/v1/agents", post(create, api::create()).get(list, api::list()))
+        .route("/v1/agents/me", get(me, api::me()))
+        .route("/v1/agents/enroll", post(enroll, api::enroll()))
+        .route(
+            "/v1/agents/{agent_id}",
+            get(read, api::read()).patch(change, api::change()).delete(remove, api::remove()),
+        )
+        .route("/v1/agents/{agent_id}/rotate-key", post(rotate_key, api::rotate_key()))
+        .route("/v1/agents/{agent_id}/rotate-identity-keys", post(rotate_identity_keys, api::rotate_identity_keys()))
+        .route("/v1/org/agent-keys-vault", get(agent_keys_vault, api::agent_keys_vault()))
 }
 
 fn not_found() -> Problem {

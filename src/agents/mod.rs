@@ -1,5 +1,6 @@
 //! Agents: programs that ask for secrets and send intents, inside the guardrails that humans give them.
 
+pub mod api;
 pub mod enroll;
 mod guardrails;
 pub mod http;

@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::Resource;
+use super::api;
 use super::store::{self, Filter, Row};
 use crate::access::http::require;
 use crate::access::{Action, Principal};
@@ -30,7 +31,7 @@ const OFFSET_MAX: i64 = 10_000;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/audit/events", get(events)).merge(trail::routes())
+    Routes::new().route("/v1/audit/events", get(events, api::events())).merge(trail::routes())
 }
 
 #[derive(Deserialize)]

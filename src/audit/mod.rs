@@ -6,6 +6,7 @@
 //! chains' ends signed in the HSM, in the database and outside of it. `rules` is the proof, walked over the database by `verify` and over an
 //! exported file by `offline`.
 
+pub mod api;
 pub mod chainer;
 pub mod checkpoints;
 pub mod command;

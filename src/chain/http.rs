@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
+use super::api;
 use super::{Chain, ChainId};
 use crate::access::http::Ids;
 use crate::app::App;
@@ -15,7 +16,9 @@ use crate::http::routes::{Routes, get};
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/chains", get(list)).route("/v1/chains/{name_or_id}", get(get_one))
+    Routes::new()
+        .route("/v1/chains", get(list, api::list()))
+        .route("/v1/chains/{name_or_id}", get(get_one, api::get_one()))
 }
 
 async fn list(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Value>, Problem> {

@@ -9,6 +9,7 @@
 //! fees with the ceilings, a transaction's hash with the bytes.
 
 pub mod answers;
+pub mod api;
 pub mod balances;
 pub mod error;
 pub mod fees;

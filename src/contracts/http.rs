@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ABIS_MAX;
+use super::api;
 use super::store::{self, Abi};
 use crate::access::http::{Ids, require};
 use crate::access::{Action, Actor, Principal, input};
@@ -26,8 +27,8 @@ use crate::simulate::names::read_abi;
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/org/contract-abis", get(list).post(create))
-        .route("/v1/org/contract-abis/{abi_id}", delete(remove))
+        .route("/v1/org/contract-abis", get(list, api::list()).post(create, api::create()))
+        .route("/v1/org/contract-abis/{abi_id}", delete(remove, api::remove()))
 }
 
 fn show(abi: &Abi) -> Value {

@@ -1,6 +1,7 @@
 //! The contract ABIs that an organisation has registered: they give functions and errors their names. Hints for people; nothing is
 //! decided by them.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

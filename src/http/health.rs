@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::api::health as docs;
 use super::extract::Peer;
 use super::problem::Problem;
 use super::routes::{Routes, get};
@@ -17,7 +18,7 @@ use crate::hsm::HsmStatus;
 
 /// The health routes: public.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/health", get(health)).route("/v1/health/hsm", get(hsm))
+    Routes::new().route("/v1/health", get(health, docs::health())).route("/v1/health/hsm", get(hsm, docs::hsm()))
 }
 
 /// 200 always while the process serves; `degraded` when the database or the HSM does not answer.

@@ -1,5 +1,6 @@
 //! The HTTP edge: routes, problem details, extractors, rate limits. No SQL and no rules.
 
+pub mod api;
 pub mod connections;
 pub mod cors;
 pub mod extract;

@@ -31,6 +31,7 @@ fn shown(path: &str) -> &str {
 pub fn routes() -> Routes {
     Routes::new()
         .merge(super::health::routes())
+        .merge(super::api::http::routes())
         .merge(crate::chain::http::routes())
         .merge(crate::access::http::routes())
         .merge(crate::users::http::routes())

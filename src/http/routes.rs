@@ -1,7 +1,8 @@
 //! A router that knows its routes. Whatever is served was put here, so what is tested about every route (who may call it, which ids it
 //! takes) is derived from the same table and leaves none out.
 //!
-//! Features write it as they would write axum's own: `Routes::new().route("/v1/vaults", post(create).get(list))`.
+//! Features write it as they would write axum's own, and give with each handler what documents it:
+//! `Routes::new().route("/v1/vaults", post(create, api::create()).get(list, api::list()))`.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,6 +13,7 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::MethodRouter;
 
+use super::api::Doc;
 use crate::app::App;
 
 /// One method of one path.
@@ -34,6 +36,8 @@ impl fmt::Display for Route {
 pub struct Routes {
     router: Router<Arc<App>>,
     table: Vec<Route>,
+    /// Of the same order as the table.
+    docs: Vec<Doc>,
 }
 
 impl Routes {
@@ -46,7 +50,10 @@ impl Routes {
     /// With the handlers of a path.
     #[must_use]
     pub fn route(mut self, path: &'static str, methods: Methods) -> Self {
-        self.table.extend(methods.names.into_iter().map(|method| Route { method, path }));
+        for (method, doc) in methods.names {
+            self.table.push(Route { method, path });
+            self.docs.push(doc);
+        }
         self.router = self.router.route(path, methods.router);
         self
     }
@@ -55,6 +62,7 @@ impl Routes {
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         self.table.extend(other.table);
+        self.docs.extend(other.docs);
         self.router = self.router.merge(other.router);
         self
     }
@@ -63,6 +71,11 @@ impl Routes {
     #[must_use]
     pub fn table(&self) -> &[Route] {
         &self.table
+    }
+
+    /// What there is, with what documents it.
+    pub fn documented(&self) -> impl Iterator<Item = (&Route, &Doc)> {
+        self.table.iter().zip(&self.docs)
     }
 
     /// The router.
@@ -74,15 +87,15 @@ impl Routes {
 /// The handlers of one path, by method.
 pub struct Methods {
     router: MethodRouter<Arc<App>, Infallible>,
-    names: Vec<Method>,
+    names: Vec<(Method, Doc)>,
 }
 
 macro_rules! methods {
     ($($name:ident $method:ident),*) => {
         $(
             #[doc = concat!("A path that answers `", stringify!($method), "`.")]
-            pub fn $name<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> Methods {
-                Methods { router: axum::routing::$name(handler), names: vec![Method::$method] }
+            pub fn $name<H: Handler<T, Arc<App>>, T: 'static>(handler: H, doc: Doc) -> Methods {
+                Methods { router: axum::routing::$name(handler), names: vec![(Method::$method, doc)] }
             }
         )*
 
@@ -90,9 +103,9 @@ macro_rules! methods {
             $(
                 #[doc = concat!("Answers `", stringify!($method), "` too.")]
                 #[must_use]
-                pub fn $name<H: Handler<T, Arc<App>>, T: 'static>(mut self, handler: H) -> Self {
+                pub fn $name<H: Handler<T, Arc<App>>, T: 'static>(mut self, handler: H, doc: Doc) -> Self {
                     self.router = self.router.$name(handler);
-                    self.names.push(Method::$method);
+                    self.names.push((Method::$method, doc));
                     self
                 }
             )*

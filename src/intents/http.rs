@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
+use super::api;
 use super::parse::Kind;
 use super::{IntentError, Submitted, store, view};
 use crate::access::http::{Ids, require};
@@ -36,11 +37,11 @@ const PAGE_MAX: i64 = 200;
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/agents/{agent_id}/transactions", post(submit).get(list))
-        .route("/v1/agents/{agent_id}/transactions/sign", post(sign))
-        .route("/v1/agents/{agent_id}/transactions/simulate", post(simulate::one))
-        .route("/v1/agents/{agent_id}/transactions/simulate-bundle", post(simulate::bundle))
-        .route("/v1/agents/{agent_id}/transactions/{transaction_id}", get(get_one))
+        .route("/v1/agents/{agent_id}/transactions", post(submit, api::submit()).get(list, api::list()))
+        .route("/v1/agents/{agent_id}/transactions/sign", post(sign, api::sign()))
+        .route("/v1/agents/{agent_id}/transactions/simulate", post(simulate::one, api::simulate()))
+        .route("/v1/agents/{agent_id}/transactions/simulate-bundle", post(simulate::bundle, api::simulate_bundle()))
+        .route("/v1/agents/{agent_id}/transactions/{transaction_id}", get(get_one, api::get_one()))
         .merge(replace::routes())
         .merge(lanes::routes())
 }

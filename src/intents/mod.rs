@@ -1,6 +1,7 @@
 //! The transaction pipeline. [`submit`] is all of it; every stage consumes the one before and returns a type that only its own
 //! module can build, and no stage calls back into an earlier one.
 
+pub mod api;
 pub mod authorise;
 pub mod bound;
 pub mod broadcast;

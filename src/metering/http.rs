@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::api;
 use super::{Kind, month_of, store};
 use crate::access::http::require;
 use crate::access::{Action, Principal};
@@ -29,13 +30,13 @@ const COUNTED_MAX: i32 = 1_000_000;
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/billing/usage", get(usage))
-        .route("/v1/billing/history", get(history))
-        .route("/v1/billing/subscription", get(subscription))
-        .route("/v1/billing/credits/balance", get(balance))
-        .route("/v1/billing/credits/transactions", get(transactions))
-        .route("/v1/billing/overage-method", patch(set_overage_method))
-        .route("/v1/billing/credits/overage-method", patch(set_overage_method))
+        .route("/v1/billing/usage", get(usage, api::usage()))
+        .route("/v1/billing/history", get(history, api::history()))
+        .route("/v1/billing/subscription", get(subscription, api::subscription()))
+        .route("/v1/billing/credits/balance", get(balance, api::balance()))
+        .route("/v1/billing/credits/transactions", get(transactions, api::transactions()))
+        .route("/v1/billing/overage-method", patch(set_overage_method, api::set_overage_method()))
+        .route("/v1/billing/credits/overage-method", patch(set_overage_method, api::set_credits_overage_method()))
 }
 
 async fn require_reader(app: &App, principal: &Principal) -> Result<(), Problem> {

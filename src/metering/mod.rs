@@ -4,6 +4,7 @@
 //! A daemon that is killed loses what it counted since. A statement whose outcome is unknown is sent again, and may count twice: these
 //! numbers are for people, and decide nothing.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::api;
 use super::rules::{Closed, ShareRequest};
 use super::store::{self, After, Listed};
 use super::{Refusal, ShareError, Visitor};
@@ -37,12 +38,12 @@ const OPEN_BYTES_MAX: usize = 8 * 1024;
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/secrets/{secret_id}/share", post(create))
-        .route("/v1/share/{share_id}", get(open).delete(revoke))
-        .route("/v1/shares/outbound", get(outbound))
-        .route("/v1/shares/inbound", get(inbound))
-        .route("/v1/shares/{share_id}/accept", post(accept))
-        .route("/v1/shares/{share_id}/decline", post(decline))
+        .route("/v1/secrets/{secret_id}/share", post(create, api::create()))
+        .route("/v1/share/{share_id}", get(open, api::open()).delete(revoke, api::revoke()))
+        .route("/v1/shares/outbound", get(outbound, api::outbound()))
+        .route("/v1/shares/inbound", get(inbound, api::inbound()))
+        .route("/v1/shares/{share_id}/accept", post(accept, api::accept()))
+        .route("/v1/shares/{share_id}/decline", post(decline, api::decline()))
 }
 
 /// 0 is the contract's word for "no limit".

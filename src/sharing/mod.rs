@@ -4,6 +4,7 @@
 //! conditions held against whoever opens. What a share for a named recipient opens to is that recipient's credential; what the others
 //! open to is the id itself, so it stands in no log line and no audit row (see [`Share::reference`]).
 
+pub mod api;
 pub mod http;
 pub mod rules;
 pub mod store;

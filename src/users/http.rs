@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::login::{CHALLENGE_LIFETIME_S, Login};
 use super::store::Profile;
 use super::{Proven, UserError, account, device, human, keys, login, mfa, pages, passwords, signup};
@@ -30,14 +31,14 @@ const CONFIRMATION: &str = "DELETE MY ACCOUNT";
 /// The routes of this feature and its parts.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/auth/signup", post(sign_up))
-        .route("/v1/auth/verify-email", post(verify_email))
-        .route("/v1/auth/token", post(log_in))
-        .route("/v1/auth/google", post(google))
-        .route("/v1/auth/forgot-password", post(forgot_password))
-        .route("/v1/auth/reset-password", post(reset_password))
-        .route("/v1/auth/change-password", post(change_password))
-        .route("/v1/auth/me", get(me).patch(change_me).delete(delete_me))
+        .route("/v1/auth/signup", post(sign_up, api::sign_up()))
+        .route("/v1/auth/verify-email", post(verify_email, api::verify_email()))
+        .route("/v1/auth/token", post(log_in, api::log_in()))
+        .route("/v1/auth/google", post(google, api::google()))
+        .route("/v1/auth/forgot-password", post(forgot_password, api::forgot_password()))
+        .route("/v1/auth/reset-password", post(reset_password, api::reset_password()))
+        .route("/v1/auth/change-password", post(change_password, api::change_password()))
+        .route("/v1/auth/me", get(me, api::me()).patch(change_me, api::change_me()).delete(delete_me, api::delete_me()))
         .merge(keys::http::routes())
         .merge(mfa::http::routes())
         .merge(device::http::routes())

@@ -11,6 +11,7 @@
 //! **Lock order**: organisation → human → everything that belongs to the human.
 
 pub mod account;
+pub mod api;
 pub mod device;
 pub mod http;
 pub mod keys;

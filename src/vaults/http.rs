@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::store::After;
 use super::{Vault, cmek, is_reserved_name, policies, secrets, store};
 use crate::access::http::{Ids, deny, require};
@@ -31,8 +32,8 @@ const WHOLE_MAX: i64 = 5_000;
 /// The routes of vaults, secrets and policies.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/vaults", post(create).get(list))
-        .route("/v1/vaults/{vault_id}", get(read).delete(remove))
+        .route("/v1/vaults", post(create, api::create()).get(list, api::list()))
+        .route("/v1/vaults/{vault_id}", get(read, api::read()).delete(remove, api::remove()))
         .merge(secrets::http::routes())
         .merge(policies::http::routes())
         .merge(cmek::http::routes())

@@ -4,6 +4,7 @@
 //! from the moment the deletion is answered. They are superseded, not destroyed: what they signed is still followed to its end, and the
 //! HSM forgets a key only by an operator's command.
 
+pub mod api;
 pub mod cmek;
 mod config;
 pub mod http;

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::certificate::{Certificate, Fingerprint};
 use super::{Once, ProofError, Proven, store};
 use crate::access::Principal;
@@ -24,7 +25,7 @@ use crate::ids::AgentId;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/auth/agent-token", post(agent_token))
+    Routes::new().route("/v1/auth/agent-token", post(agent_token, api::agent_token()))
 }
 
 /// The certificate that the other end has proven to hold the key of: to us, or to a listed proxy that says so.

@@ -1,6 +1,7 @@
 //! How agents prove who they are for a token: by key, by a client certificate that is pinned to them, or by an assertion of the
 //! OpenID provider that vouches for them (RFC 7521, RFC 7523; without registration: what is trusted stands in the agent's row).
 
+pub mod api;
 pub mod assertion;
 pub mod certificate;
 pub mod http;

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::rules::{AppliesTo, IpRule, LABEL_CHARS_MAX, RULES_MAX, RuleSet, RuleType};
 use super::store::{self, Stored};
 use super::{IpError, IpRules};
@@ -25,8 +26,8 @@ use crate::ids::{IpRuleId, OrgId};
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/security/ip-rules", get(list).post(create))
-        .route("/v1/security/ip-rules/{rule_id}", delete(remove))
+        .route("/v1/security/ip-rules", get(list, api::list()).post(create, api::create()))
+        .route("/v1/security/ip-rules/{rule_id}", delete(remove, api::remove()))
 }
 
 impl IpRules {

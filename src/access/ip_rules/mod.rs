@@ -4,6 +4,7 @@
 //! within a second, and costs requests nothing but one look-up a second for each organisation. A change made at a daemon holds there
 //! at once.
 
+pub mod api;
 pub mod http;
 pub mod rules;
 pub mod store;

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::{Invitation, InviteError, Inviter, Newcomer, Token, store};
 use crate::access::http::{AuthPeer, Ids, deny, require};
 use crate::access::throttle::{self, Throttle};
@@ -28,10 +29,10 @@ use crate::users;
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/org/invite", post(invite))
-        .route("/v1/org/invitations", get(list))
-        .route("/v1/org/invitations/{invitation_id}", delete(withdraw))
-        .route("/v1/auth/accept-invite", post(accept))
+        .route("/v1/org/invite", post(invite, api::invite()))
+        .route("/v1/org/invitations", get(list, api::list()))
+        .route("/v1/org/invitations/{invitation_id}", delete(withdraw, api::withdraw()))
+        .route("/v1/auth/accept-invite", post(accept, api::accept()))
 }
 
 /// Never the token.

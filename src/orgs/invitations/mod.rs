@@ -1,6 +1,7 @@
 //! Invitations: how somebody joins an organisation. The token goes to the address that is invited, and to nobody else: not to who
 //! invites, who would otherwise make accounts in other people's names.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

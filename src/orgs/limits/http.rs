@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
+use super::api;
 use super::{Kind, LimitError, Limits, Reached, store};
 use crate::access::http::{Ids, deny, require};
 use crate::access::{Action, Principal};
@@ -18,7 +19,7 @@ use crate::ids::OrgId;
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/admin/organisations/{org_id}/limits", get(read).put(change))
+    Routes::new().route("/v1/admin/organisations/{org_id}/limits", get(read, api::read()).put(change, api::change()))
 }
 
 impl From<Reached> for Problem {

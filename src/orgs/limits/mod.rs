@@ -1,5 +1,6 @@
 //! How much an organisation may have of each thing. Platform admins set it; creations ask [`admit`] in their own transaction.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

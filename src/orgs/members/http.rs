@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::rules::Refusal;
 use super::{Member, MemberError, store};
 use crate::access::http::{Ids, deny, require};
@@ -22,7 +23,9 @@ use crate::ids::UserId;
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/org/members", get(list)).route("/v1/org/members/{user_id}", patch(change).delete(remove))
+    Routes::new()
+        .route("/v1/org/members", get(list, api::list()))
+        .route("/v1/org/members/{user_id}", patch(change, api::change()).delete(remove, api::remove()))
 }
 
 fn render(member: &Member) -> Value {

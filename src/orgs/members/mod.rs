@@ -1,5 +1,6 @@
 //! The humans of an organisation: their roles, and how somebody leaves.
 
+pub mod api;
 pub mod http;
 pub mod rules;
 pub mod store;

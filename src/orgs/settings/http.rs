@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Settings, rules, store};
+use super::{Settings, api, rules, store};
 use crate::access::http::require;
 use crate::access::{Action, Principal};
 use crate::app::App;
@@ -19,7 +19,7 @@ use crate::http::routes::{Routes, get};
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/org/settings", get(read).patch(change))
+    Routes::new().route("/v1/org/settings", get(read, api::read()).patch(change, api::change()))
 }
 
 async fn read(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Settings>, Problem> {

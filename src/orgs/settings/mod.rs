@@ -1,5 +1,6 @@
 //! What an organisation has set for itself.
 
+pub mod api;
 pub mod http;
 pub mod rules;
 pub mod store;

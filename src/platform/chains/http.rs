@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use super::api;
 use super::rules::{Fault, Request};
 use super::{ChainError, store};
 use crate::access::http::{Ids, require};
@@ -21,8 +22,8 @@ use crate::http::routes::{Routes, get, put};
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/admin/chains", get(list).post(create))
-        .route("/v1/admin/chains/{chain_id}", put(change).delete(remove))
+        .route("/v1/admin/chains", get(list, api::list()).post(create, api::create()))
+        .route("/v1/admin/chains/{chain_id}", put(change, api::change()).delete(remove, api::remove()))
 }
 
 /// As everybody sees it, with what keeps its users safe. Never the URL: it usually holds a key.

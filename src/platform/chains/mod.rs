@@ -1,6 +1,7 @@
 //! The chains that platform admins add to those of chains.toml, and what they change of those. Rows decide; every daemon reads them again
 //! every two seconds, and the one that has changed them at once.
 
+pub mod api;
 pub mod http;
 pub mod rules;
 pub mod store;

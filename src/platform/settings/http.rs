@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
+use super::api;
 use super::{Setting, store};
 use crate::access::http::require;
 use crate::access::{Action, Principal};
@@ -18,7 +19,7 @@ use crate::http::routes::{Routes, get};
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/admin/settings", get(read).put(change))
+    Routes::new().route("/v1/admin/settings", get(read, api::read()).put(change, api::change()))
 }
 
 async fn read(State(app): State<Arc<App>>, principal: Principal) -> Result<Json<Value>, Problem> {

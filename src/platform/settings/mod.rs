@@ -1,5 +1,6 @@
 //! The installation's settings: texts by name, as clients send them.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

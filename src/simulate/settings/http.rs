@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::tenderly::Slug;
+use super::api;
 use super::{Account, Choice, store};
 use crate::access::http::require;
 use crate::access::{self, Action, Actor, Lock, Permission, Principal, SecretPath};
@@ -23,7 +24,7 @@ use crate::vaults::{self, secrets};
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/org/simulation", get(read).put(put).delete(remove))
+    Routes::new().route("/v1/org/simulation", get(read, api::read()).put(put, api::put()).delete(remove, api::remove()))
 }
 
 fn resource() -> Resource {

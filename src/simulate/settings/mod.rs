@@ -1,5 +1,6 @@
 //! Whom an organisation asks: the daemon's own simulator, the chains' nodes, or an account of its own at a service.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::{INTERVAL_S, LIFETIME_S, Told};
 use crate::access::http::{AuthPeer, Ids, issue_to_human, require};
 use crate::access::{Action, Principal, jwt};
@@ -24,11 +25,11 @@ const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/auth/device/code", post(code))
-        .route("/v1/auth/device/code/{user_code}", get(status))
-        .route("/v1/auth/device/token", post(token))
-        .route("/v1/auth/device/approve", post(approve))
-        .route("/v1/auth/device/deny", post(deny))
+        .route("/v1/auth/device/code", post(code, api::code()))
+        .route("/v1/auth/device/code/{user_code}", get(status, api::status()))
+        .route("/v1/auth/device/token", post(token, api::token()))
+        .route("/v1/auth/device/approve", post(approve, api::approve()))
+        .route("/v1/auth/device/deny", post(deny, api::deny()))
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 //!
 //! The token rests on what the human said yes with: on the epoch of their login, or on their API key, and ends with it.
 
+pub mod api;
 pub mod http;
 pub mod rules;
 pub mod store;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Wanted;
+use super::api;
 use super::store::Key;
 use crate::access::http::{Ids, require};
 use crate::access::{Action, Principal};
@@ -24,7 +25,9 @@ use crate::users::http::required;
 
 /// The routes of this feature.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/auth/api-keys", post(create).get(list)).route("/v1/auth/api-keys/{key_id}", delete(revoke))
+    Routes::new()
+        .route("/v1/auth/api-keys", post(create, api::create()).get(list, api::list()))
+        .route("/v1/auth/api-keys/{key_id}", delete(revoke, api::revoke()))
 }
 
 fn render(key: &Key) -> Value {

@@ -3,6 +3,7 @@
 //! Scopes follow the agents' rule: a ceiling over secret paths where every one of them is a path glob, and nothing otherwise. A key with
 //! such a ceiling reaches secrets and manages nothing (`Principal::is_limited`), so it makes no further keys.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

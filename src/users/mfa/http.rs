@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::Confirmation;
+use super::api;
 use crate::access::http::{AuthPeer, require};
 use crate::access::{Action, Principal};
 use crate::app::App;
@@ -23,11 +24,11 @@ use crate::users::http::{required, token_for};
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/auth/mfa", delete(turn_off))
-        .route("/v1/auth/mfa/status", get(status))
-        .route("/v1/auth/mfa/setup", post(set_up))
-        .route("/v1/auth/mfa/verify-setup", post(verify_setup))
-        .route("/v1/auth/mfa/verify", post(verify))
+        .route("/v1/auth/mfa", delete(turn_off, api::turn_off()))
+        .route("/v1/auth/mfa/status", get(status, api::status()))
+        .route("/v1/auth/mfa/setup", post(set_up, api::set_up()))
+        .route("/v1/auth/mfa/verify-setup", post(verify_setup, api::verify_setup()))
+        .route("/v1/auth/mfa/verify", post(verify, api::verify()))
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 //! The app's secret is sealed; a code is taken by moving the row's last step forward, so that none passes twice, whichever daemon is
 //! asked; attempts are limited for each human across daemons.
 
+pub mod api;
 pub mod http;
 pub mod rules;
 pub mod store;

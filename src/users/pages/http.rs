@@ -7,6 +7,7 @@ use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 
 use crate::app::App;
+use crate::http::api::{Doc, Tag};
 use crate::http::extract::Peer;
 use crate::http::problem::Problem;
 use crate::http::routes::{Methods, Routes, get};
@@ -28,19 +29,26 @@ const HEADERS: [(HeaderName, &str); 4] = [
 
 /// The pages: public, and without anything that is anybody's.
 pub fn routes() -> Routes {
-    let page = || file("text/html; charset=utf-8", PAGE);
+    let page = |id, summary| {
+        let doc = Doc::new(Tag::Pages, id, summary).public().file("text/html", "The page.");
+        file("text/html; charset=utf-8", PAGE, doc)
+    };
+    let part = |id, summary, kind| Doc::new(Tag::Pages, id, summary).public().file(kind, "The file.");
+    let script = part("getAccountScript", "What the account pages run", "text/javascript");
+    let style = part("getAccountStyle", "How the account pages look", "text/css");
     Routes::new()
-        .route("/device", page())
-        .route("/verify-email", page())
-        .route("/reset-password", page())
-        .route("/accept-invite", page())
-        .route("/account.js", file("text/javascript; charset=utf-8", SCRIPT))
-        .route("/account.css", file("text/css; charset=utf-8", STYLE))
+        .route("/device", page("getDevicePage", "Where a human lets a program in"))
+        .route("/verify-email", page("getVerifyEmailPage", "Where a human proves an email address"))
+        .route("/reset-password", page("getResetPasswordPage", "Where a human chooses a new password"))
+        .route("/accept-invite", page("getAcceptInvitePage", "Where a human joins an organisation"))
+        .route("/account.js", file("text/javascript; charset=utf-8", SCRIPT, script))
+        .route("/account.css", file("text/css; charset=utf-8", STYLE, style))
 }
 
-fn file(kind: &'static str, text: &'static str) -> Methods {
-    get(move |State(app): State<Arc<App>>, Peer(peer): Peer| async move {
+fn file(kind: &'static str, text: &'static str, doc: Doc) -> Methods {
+    let reply = move |State(app): State<Arc<App>>, Peer(peer): Peer| async move {
         app.limits.check_peer(peer)?;
         Ok::<_, Problem>((HEADERS, [(header::CONTENT_TYPE, kind)], text).into_response())
-    })
+    };
+    get(reply, doc)
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::CmekError;
+use super::api;
 use super::rules::{self, ClientKey, InputError};
 use super::store::Rotation;
 use crate::access::http::{Ids, require};
@@ -25,9 +26,9 @@ use crate::vaults::http::{render, vault};
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/vaults/{vault_id}/cmek", post(enable).delete(disable))
-        .route("/v1/vaults/{vault_id}/cmek-rotate", post(rotate))
-        .route("/v1/vaults/{vault_id}/cmek-rotate/{rotation_id}", get(status))
+        .route("/v1/vaults/{vault_id}/cmek", post(enable, api::enable()).delete(disable, api::disable()))
+        .route("/v1/vaults/{vault_id}/cmek-rotate", post(rotate, api::rotate()))
+        .route("/v1/vaults/{vault_id}/cmek-rotate/{rotation_id}", get(status, api::status()))
 }
 
 /// The vault is of the principal's organisation, and the principal manages that.

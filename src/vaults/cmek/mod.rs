@@ -8,6 +8,7 @@
 //! at its end. Every value is moved by itself, in batches, and carries the fingerprint of the key that it is under, so that a rotation
 //! that was cut off goes on where it was when it is asked for again with the same keys.
 
+pub mod api;
 pub mod http;
 mod rotate;
 pub mod rules;

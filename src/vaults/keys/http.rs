@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ResolveError;
+use super::api;
 use super::provision::{self, CHAIN, ProvisionError, Version};
 use super::store;
 use crate::access::http::{Ids, require};
@@ -33,10 +34,10 @@ const TOKENS_MAX: usize = 20;
 /// The routes of this feature. There is none that gives a private key out.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/agents/{agent_id}/signing-keys", post(create).get(list))
-        .route("/v1/agents/{agent_id}/signing-keys/{chain}", delete(deactivate))
-        .route("/v1/agents/{agent_id}/signing-keys/{chain}/rotate", post(rotate))
-        .route("/v1/agents/{agent_id}/signing-keys/{chain}/balance", get(balance))
+        .route("/v1/agents/{agent_id}/signing-keys", post(create, api::create()).get(list, api::list()))
+        .route("/v1/agents/{agent_id}/signing-keys/{chain}", delete(deactivate, api::deactivate()))
+        .route("/v1/agents/{agent_id}/signing-keys/{chain}/rotate", post(rotate, api::rotate()))
+        .route("/v1/agents/{agent_id}/signing-keys/{chain}/balance", get(balance, api::balance()))
 }
 
 fn render(agent: AgentId, key: &Version) -> Value {

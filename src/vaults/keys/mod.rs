@@ -1,5 +1,6 @@
 //! Signing keys: which one an agent's intent is signed with, and whether it still may be.
 
+pub mod api;
 pub mod destroy;
 pub mod http;
 pub mod provision;

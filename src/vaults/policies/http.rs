@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::api;
 use super::store::{self, Policy};
 use crate::access::glob::Glob;
 use crate::access::http::{Ids, deny, require};
@@ -45,8 +46,8 @@ const SWITCHES: &[&str] = &["enabled", "is_active", "is_enabled"];
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/vaults/{vault_id}/policies", post(create).get(list))
-        .route("/v1/vaults/{vault_id}/policies/{policy_id}", put(change).delete(remove))
+        .route("/v1/vaults/{vault_id}/policies", post(create, api::create()).get(list, api::list()))
+        .route("/v1/vaults/{vault_id}/policies/{policy_id}", put(change, api::change()).delete(remove, api::remove()))
 }
 
 /// The body of POST and PUT. A `null` is a field not given, so that it widens nothing: conditions are lifted by `{}`.

@@ -3,6 +3,7 @@
 //! Storing makes the next version; the newest `vaults.kept_versions` of them keep their values. Each version keeps the limits it was
 //! stored with. Deleting a secret closes all of its versions and ends the signing of its key; a manager can restore it.
 
+pub mod api;
 mod daemon;
 mod error;
 pub mod generate;

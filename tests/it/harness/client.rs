@@ -4,6 +4,8 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
+use super::truth::{self, Exchange};
+
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -64,9 +66,21 @@ impl Client {
     }
 
     pub async fn try_send(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
-        let response = request.send().await?;
+        let (http, request) = request.build_split();
+        let request = request?;
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let sent = request.body().and_then(reqwest::Body::as_bytes).map(<[u8]>::to_vec);
+        let response = http.execute(request).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await?;
+        truth::check(&Exchange {
+            method: &method,
+            path: url.path(),
+            request: sent.as_deref(),
+            status: status.as_u16(),
+            kind: headers.get("content-type").and_then(|kind| kind.to_str().ok()),
+            body: &bytes,
+        });
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
         Ok(Reply { status, headers, body })
     }

@@ -18,3 +18,4 @@ pub mod simulator;
 pub mod smtp;
 pub mod stack;
 pub mod tls;
+pub mod truth;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::body::PutSecret;
+use super::api;
 use super::rules::{self, Refusal};
 use super::store::Stored;
 use super::store::list::Filter;
@@ -33,8 +34,11 @@ use crate::vaults::http::vault;
 /// The routes of this feature.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/vaults/{vault_id}/secrets", get(list))
-        .route("/v1/vaults/{vault_id}/secrets/{*path}", put(write).get(read).delete(remove))
+        .route("/v1/vaults/{vault_id}/secrets", get(list, api::list()))
+        .route(
+            "/v1/vaults/{vault_id}/secrets/{*path}",
+            put(write, api::write()).get(read, api::read()).delete(remove, api::remove()),
+        )
         .merge(versions::routes())
 }
 

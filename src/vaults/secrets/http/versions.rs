@@ -22,6 +22,7 @@ use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::VaultId;
 use crate::vaults::http::vault;
+use crate::vaults::secrets::api;
 use crate::vaults::secrets::store::versions::VersionRow;
 use crate::vaults::secrets::versions;
 
@@ -30,11 +31,11 @@ const PAGE_MAX: i64 = 1_000;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .route("/v1/vaults/{vault_id}/secret-versions/{*path}", get(list))
-        .route("/v1/vaults/{vault_id}/secret-version/{*path}", get(read))
-        .route("/v1/vaults/{vault_id}/secret-version-disable/{*path}", post(disable))
-        .route("/v1/vaults/{vault_id}/secret-rotate/{*path}", post(rotate))
-        .route("/v1/vaults/{vault_id}/secret-restore/{*path}", post(restore))
+        .route("/v1/vaults/{vault_id}/secret-versions/{*path}", get(list, api::versions_list()))
+        .route("/v1/vaults/{vault_id}/secret-version/{*path}", get(read, api::versions_read()))
+        .route("/v1/vaults/{vault_id}/secret-version-disable/{*path}", post(disable, api::versions_disable()))
+        .route("/v1/vaults/{vault_id}/secret-rotate/{*path}", post(rotate, api::versions_rotate()))
+        .route("/v1/vaults/{vault_id}/secret-restore/{*path}", post(restore, api::versions_restore()))
 }
 
 /// A secret's path and the version behind its last slash. That slash is never an encoded one: the version is a segment of its own.
