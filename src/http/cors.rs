@@ -57,7 +57,8 @@ impl Origins {
 /// Scheme, host, and a port that is not the scheme's own; nothing else. A spelling that no browser sends would never match, and `*` and
 /// `null` are everybody's.
 fn origin(entry: &str) -> Result<HeaderValue, String> {
-    let spelled = url::Url::parse(entry).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = (!entry.contains('*')).then(|| url::Url::parse(entry).ok()).flatten();
+    let spelled = url.filter(|url| matches!(url.scheme(), "http" | "https"));
     let spelled = spelled.map(|url| url.origin().ascii_serialization());
     match spelled {
         Some(spelled) if spelled == entry => {

@@ -92,6 +92,19 @@ def test_what_was_done_is_written_down(owner, agent, vault_id):
     assert ok(owner.audit.list(from_time=since, limit=1))["count"] == 1
 
 
+def test_webhooks_are_made_changed_and_deleted(owner, agent):
+    made = ok(owner.webhooks.create("https://hooks.example.com/in", ["freeze.*"]), 201)
+    assert made["secret"] and made["is_active"] is True
+    shown = ok(owner.webhooks.get(made["id"]))
+    assert "secret" not in shown and shown["url"] == "https://hooks.example.com/in"
+    assert shown in ok(owner.webhooks.list())["webhooks"]
+    assert ok(owner.webhooks.update(made["id"], is_active=False))["is_active"] is False
+    refused(owner.webhooks.create("http://10.0.0.1/in", ["freeze.*"]), 400, "validation_error")
+    refused(agent.client.webhooks.create("https://hooks.example.com/in", ["freeze.*"]), 403, "auth_error")
+    ok(owner.webhooks.delete(made["id"]), 204)
+    refused(owner.webhooks.get(made["id"]), 404, "not_found")
+
+
 def test_chains_and_usage_are_told(owner):
     chains = ok(client().chains.list())["chains"]
     assert CHAIN in [each["name"] for each in chains]
