@@ -35,7 +35,7 @@ pub async fn run(command: Admin, config: Config) -> anyhow::Result<()> {
             let chains = crate::serve::load_chains(&config.chains)?;
             for chain in chains.iter() {
                 let spec = chain.spec();
-                let rpc = if spec.rpc_url.is_some() { "RPC URL set" } else { "no RPC URL" };
+                let rpc = if spec.has_node() { "RPC URL set" } else { "no RPC URL" };
                 println!("chain {:<14} id {:<10} group {:<9} {rpc}", spec.name, spec.chain_id, spec.spend_group);
             }
             config.check_complete().map_err(Into::into)

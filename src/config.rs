@@ -69,6 +69,9 @@ pub struct IntentsConfig {
     pub lane_depth_max: u64,
     /// How far the chain's nonce may be ahead of ours before the lane is frozen, in nonces.
     pub nonce_gap_max: u64,
+    /// Nobody else has any of the keys: when mined blocks show a nonce that is not ours, the lane waits for a human. Keys that were born in
+    /// the HSM are taken so whatever this says. Environment: `INTENTD_EXCLUSIVE_KEYS`.
+    pub exclusive_keys: bool,
     /// A nonce that others used, or left out, is closed with a no-op after this many blocks without it.
     pub foreign_fill_blocks: u64,
     /// How often the tracker looks at a chain that has open slots, in milliseconds; 0: the chain's block time.
@@ -85,6 +88,7 @@ impl Default for IntentsConfig {
             claim_lease_s: 30,
             lane_depth_max: 1024,
             nonce_gap_max: 16,
+            exclusive_keys: false,
             foreign_fill_blocks: 20,
             tracker_interval_ms: 0,
             rebroadcast_s: 15,

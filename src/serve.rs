@@ -274,8 +274,8 @@ async fn stop(app: Arc<App>, drain: Duration) {
     if let Err(error) = app.last_used.flush(&app.db).await {
         tracing::warn!(%error, "the last uses of API keys were not written");
     }
-    if let Err(error) = tracker::store::drop_leases(&app.db, app.daemon_id).await {
-        tracing::debug!(%error, "leases were not dropped; they end by themselves");
+    if let Err(error) = tracker::store::drop_turns(&app.db, app.daemon_id).await {
+        tracing::debug!(%error, "turns at lanes were not given back; they end by themselves");
     }
     if let Err(error) = keks::store::leave(&app.db, app.daemon_id).await {
         tracing::debug!(%error, "this daemon is still listed; it is forgotten by itself");

@@ -53,6 +53,8 @@ actions! {
     SigningKeyRead: Unlimited, "signing_key.read";
     /// Reads an agent's transactions, their signed bytes included.
     TransactionRead: Unlimited, "transaction.read";
+    /// Cancels agents' transactions and speeds them up; an agent does so with its own.
+    TransactionReplace: Managers, "transaction.replace";
     /// Asks for the vault of the agents' identity keys, which is made at the first time.
     AgentKeysVaultRead: Unlimited, "agent_keys_vault.read";
     /// Lists the policies of a vault.
@@ -91,6 +93,10 @@ actions! {
     MemberInvite: Managers, "member.invite";
     /// Changes a human's role, or removes one.
     MemberManage: Managers, "member.manage";
+    /// Looks at lanes: a key on a chain, its next nonce, and why it waits.
+    LaneRead: Humans, "lane.read";
+    /// Lets a frozen lane go on.
+    LaneResume: Managers, "lane.resume";
     /// Reads the organisation's settings, limits and use.
     OrgRead: Humans, "org.read";
     /// Stops the organisation, an agent, a key or a chain from signing: whoever sees the fire pulls the switch.
@@ -189,6 +195,7 @@ mod tests {
         ("agent.read", "xxxxx"),
         ("signing_key.read", "xxxxx"),
         ("transaction.read", "xxxxx"),
+        ("transaction.replace", "--xx-"),
         ("agent_keys_vault.read", "xxxxx"),
         ("policy.list", "xxxxx"),
         ("share.manage", "xxxxx"),
@@ -208,6 +215,8 @@ mod tests {
         ("member.list", "-xxxx"),
         ("member.invite", "--xx-"),
         ("member.manage", "--xx-"),
+        ("lane.read", "-xxxx"),
+        ("lane.resume", "--xx-"),
         ("org.read", "-xxxx"),
         ("freeze.create", "-xxxx"),
         ("freeze.list", "-xxxx"),

@@ -99,6 +99,21 @@ pub enum FeeError {
         /// Whose limit.
         of: CeilingOf,
     },
+    /// A replacement is of the type of what it replaces.
+    #[error(
+        "a replacement keeps the type of the transaction: give gas_price for a legacy transaction, max_fee_per_gas and max_priority_fee_per_gas for type 2"
+    )]
+    OtherType,
+    /// No pool would take it in the place of what it has.
+    #[error("{field} {offered} is too low to replace what was sent: pools ask for a tenth more, {least} at least")]
+    TooLowToReplace {
+        /// Which number.
+        field: &'static str,
+        /// What the request offers, in wei per gas.
+        offered: u128,
+        /// What it takes, in wei per gas.
+        least: u128,
+    },
     /// The request left the price to the node, and the node asks for more than a rule allows.
     #[error("the node asks more than the ceiling: {quoted} wei per gas, the {of}'s ceiling is {ceiling}")]
     QuoteAboveCeiling {
@@ -180,6 +195,81 @@ pub fn bump(fees: Fees, quote: &FeeQuote, ceilings: Ceilings) -> Result<Fees, Fe
                 },
                 _ => Fees::Eip1559 { max_fee_per_gas: least_max, max_priority_fee_per_gas: least_tip.min(least_max) },
             })
+        }
+    }
+}
+
+/// The numbers that a replacement must outbid: of the attempts of one slot, any may be in a pool. `None` for none.
+#[must_use]
+pub fn highest(attempts: impl IntoIterator<Item = Fees>) -> Option<Fees> {
+    attempts.into_iter().reduce(|a, b| match (a, b) {
+        (
+            Fees::Eip1559 { max_fee_per_gas: a_max, max_priority_fee_per_gas: a_tip },
+            Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas },
+        ) => Fees::Eip1559 {
+            max_fee_per_gas: a_max.max(max_fee_per_gas),
+            max_priority_fee_per_gas: a_tip.max(max_priority_fee_per_gas),
+        },
+        (Fees::Legacy { gas_price }, other) => Fees::Legacy { gas_price: gas_price.max(other.max_per_gas()) },
+        (Fees::Eip1559 { .. }, Fees::Legacy { .. }) => b,
+    })
+}
+
+/// The fees of a replacement whose caller names them, all or some; what is left out is as in [`bump`]. The type stays.
+///
+/// # Errors
+/// [`FeeError`]: of the other type, too low for any pool, or above a ceiling.
+pub fn bump_to(fees: Fees, wanted: FeeRequest, quote: &FeeQuote, ceilings: Ceilings) -> Result<Fees, FeeError> {
+    let FeeRequest { gas_price, max_fee_per_gas: max_fee, max_priority_fee_per_gas: tip } = wanted;
+    let enough = |field, offered: u128, before: u128| {
+        let least = before.saturating_add(before.div_ceil(10)).max(before.saturating_add(1));
+        if offered < least { Err(FeeError::TooLowToReplace { field, offered, least }) } else { Ok(()) }
+    };
+    match fees {
+        _ if wanted == FeeRequest::default() => bump(fees, quote, ceilings),
+        Fees::Legacy { gas_price: before } => {
+            let (Some(gas_price), None, None) = (gas_price, max_fee, tip) else { return Err(FeeError::OtherType) };
+            enough("gas_price", gas_price, before)?;
+            within(gas_price, ceilings)?;
+            covers(gas_price, quote.base_fee.unwrap_or_default())?;
+            Ok(Fees::Legacy { gas_price })
+        }
+        Fees::Eip1559 { .. } if gas_price.is_some() => Err(FeeError::OtherType),
+        Fees::Eip1559 { max_fee_per_gas: max_before, max_priority_fee_per_gas: tip_before } => {
+            // What is named is judged by itself, before what is left out is made to fit it.
+            let unbound = Ceilings { chain_wei: u128::MAX, agent_wei: None };
+            let Fees::Eip1559 { max_fee_per_gas: own_max, max_priority_fee_per_gas: own_tip } =
+                bump(fees, quote, unbound)?
+            else {
+                return Err(FeeError::OtherType);
+            };
+            let (ceiling, _) = ceilings.lowest();
+            let least_max = max_before.saturating_add(max_before.div_ceil(8)).max(max_before.saturating_add(1));
+            let max_fee_per_gas = match max_fee {
+                Some(max_fee) => max_fee,
+                None => own_max.min(ceiling).max(least_max).max(tip.unwrap_or_default()),
+            };
+            let max_priority_fee_per_gas = tip.unwrap_or_else(|| own_tip.min(max_fee_per_gas));
+            enough("max_fee_per_gas", max_fee_per_gas, max_before)?;
+            enough("max_priority_fee_per_gas", max_priority_fee_per_gas, tip_before)?;
+            if max_priority_fee_per_gas > max_fee_per_gas {
+                return Err(FeeError::TipAboveMax { tip: max_priority_fee_per_gas, max_fee: max_fee_per_gas });
+            }
+            within(max_fee_per_gas, ceilings)?;
+            covers(max_fee_per_gas, quote.base_fee.unwrap_or_default())?;
+            Ok(Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas })
+        }
+    }
+}
+
+/// Whether the market has moved above what a transaction pays: blocks would take others before it.
+#[must_use]
+pub fn is_below_market(fees: Fees, quote: &FeeQuote) -> bool {
+    match fees {
+        Fees::Legacy { gas_price } => gas_price < quote.gas_price,
+        Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas } => {
+            max_priority_fee_per_gas < quote.priority_fee
+                || max_fee_per_gas < quote.base_fee.unwrap_or_default().saturating_add(quote.priority_fee)
         }
     }
 }
@@ -388,6 +478,50 @@ mod tests {
                 ) => prop_assert!(enough(old, new) && enough(old_tip, new_tip)),
                 _ => prop_assert!(false, "the type changed"),
             }
+        }
+    }
+
+    #[test]
+    fn a_replacement_outbids_every_attempt_and_keeps_its_type() {
+        assert_eq!(highest([]), None);
+        assert_eq!(highest([typed(200, 10), typed(150, 30)]), Some(typed(200, 30)));
+        assert_eq!(highest([legacy(100), legacy(90)]), Some(legacy(100)));
+        type Case = (Fees, FeeRequest, Result<Fees, &'static str>);
+        let table: [Case; 14] = [
+            (typed(220, 20), request(None, None, None), Ok(typed(248, 23))),
+            (legacy(200), request(None, None, None), Ok(legacy(225))),
+            (typed(220, 20), request(None, Some(500), Some(30)), Ok(typed(500, 30))),
+            (typed(220, 20), request(None, Some(500), None), Ok(typed(500, 23))),
+            (typed(220, 20), request(None, None, Some(30)), Ok(typed(248, 30))),
+            (typed(220, 20), request(None, None, Some(400)), Ok(typed(400, 400))),
+            (typed(220, 20), request(None, Some(242), Some(22)), Ok(typed(242, 22))),
+            (typed(220, 20), request(None, Some(241), Some(22)), Err("max_fee_per_gas 241 is too low")),
+            (typed(220, 20), request(None, Some(242), Some(21)), Err("max_priority_fee_per_gas 21 is too low")),
+            (typed(220, 20), request(None, Some(300), Some(301)), Err("is above max_fee_per_gas")),
+            (typed(220, 20), request(None, Some(1_001), None), Err("ceiling of 1000")),
+            (typed(220, 20), request(Some(500), None, None), Err("keeps the type")),
+            (legacy(200), request(None, Some(500), None), Err("keeps the type")),
+            (legacy(200), request(Some(1_001), None, None), Err("ceiling of 1000")),
+        ];
+        for (before, wanted, expected) in table {
+            match (bump_to(before, wanted, &QUOTE, CEILINGS), expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{before:?} {wanted:?}"),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (got, _) => panic!("{before:?} {wanted:?}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_below_the_market_when_blocks_would_take_others() {
+        for (fees, below) in [
+            (typed(120, 20), false),
+            (typed(119, 20), true),
+            (typed(500, 19), true),
+            (legacy(130), false),
+            (legacy(129), true),
+        ] {
+            assert_eq!(is_below_market(fees, &QUOTE), below, "{fees:?}");
         }
     }
 }

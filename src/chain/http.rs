@@ -51,7 +51,7 @@ pub(crate) fn shown(chain: &Chain, app: &App) -> Value {
         "chain_id": spec.chain_id.0,
         "native_currency": spec.native_currency,
         "is_testnet": spec.is_testnet,
-        "is_enabled": chain.is_enabled() && spec.rpc_url.is_some(),
+        "is_enabled": chain.is_enabled() && spec.has_node(),
         "created_at": crate::clock::rfc3339(created_at),
         "updated_at": crate::clock::rfc3339(updated_at),
     });

@@ -235,6 +235,40 @@ impl Rpc {
         pairs.map(|(hash, answer)| self.read_receipt(*hash, answer.map_err(|error| self.node(error))?)).collect()
     }
 
+    /// Several calls that answer a number, in their order.
+    ///
+    /// # Errors
+    /// [`RpcError`], when any of them has no usable answer.
+    pub async fn quantities(&self, calls: &[(&str, Value)]) -> Result<Vec<u64>, RpcError> {
+        let number = |answer: Value| u256(&answer).and_then(|number| u64::try_from(number).ok());
+        let answers = self.batch(calls).await?;
+        let read = answers.into_iter().map(|answer| {
+            number(answer.map_err(|error| self.node(error))?)
+                .ok_or_else(|| self.garbage("not a number, or one beyond all reason"))
+        });
+        read.collect()
+    }
+
+    /// The hashes of the blocks at these heights, as the node has them now; `None` above its head.
+    ///
+    /// # Errors
+    /// [`RpcError`], when any of them has no usable answer.
+    pub async fn block_hashes(&self, heights: &[u64]) -> Result<Vec<Option<B256>>, RpcError> {
+        let calls: Vec<_> =
+            heights.iter().map(|height| ("eth_getBlockByNumber", json!([format!("{height:#x}"), false]))).collect();
+        let answers = self.batch(&calls).await?;
+        let read = heights.iter().zip(answers).map(|(height, answer)| {
+            let answer = answer.map_err(|error| self.node(error))?;
+            match self.read::<Option<HeadJson>>(answer, "a block header lacks a field")? {
+                Some(block) if block.number.to::<u64>() != *height => {
+                    Err(self.garbage("another block than the one asked for"))
+                }
+                block => Ok(block.map(|block| block.hash)),
+            }
+        });
+        read.collect()
+    }
+
     /// Whether the node knows the transaction, mined or in its pool.
     ///
     /// # Errors

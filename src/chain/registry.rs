@@ -45,10 +45,14 @@ pub fn read(toml_text: &str, variable: impl Fn(&str) -> Option<String>) -> Resul
     for spec in &mut specs {
         let name = spec.rpc_url_variable();
         let Some(text) = variable(&name).filter(|text| !text.trim().is_empty()) else { continue };
-        spec.rpc_url = RpcUrl::parse(&text);
-        if spec.rpc_url.is_none() {
-            faults.push(format!("{name}: must be an http or https URL"));
-        }
+        let urls: Option<Vec<RpcUrl>> = text.split_whitespace().map(RpcUrl::parse).collect();
+        let Some(urls) = urls else {
+            faults.push(format!("{name}: must be an http or https URL, or several with spaces between"));
+            continue;
+        };
+        let mut urls = urls.into_iter();
+        spec.rpc_url = urls.next();
+        spec.rpc_urls = urls.chain(std::mem::take(&mut spec.rpc_urls)).collect();
     }
     if faults.is_empty() { Ok(specs) } else { Err(ChainsError { faults }) }
 }
@@ -162,25 +166,28 @@ impl Chains {
     }
 }
 
-/// One chain and its node, as they were when somebody asked.
+/// One chain and its nodes, as they were when somebody asked.
 #[derive(Debug)]
 pub struct Chain {
     is: Effective,
-    rpc: Option<Arc<Rpc>>,
+    /// In the order in which they are asked.
+    nodes: Vec<Arc<Rpc>>,
 }
 
 impl Chain {
-    /// With the node's client of `before`, if that is for the same URL.
+    /// With the clients of `before`, as far as they are for the same URLs.
     fn new(is: Effective, before: Option<&Self>) -> Result<Self, String> {
         let spec = &is.spec;
-        let asks_as = |spec: &ChainSpec| (spec.name.clone(), spec.chain_id, spec.rpc_url.clone(), spec.rpc_deadline_ms);
-        if let Some(before) = before.filter(|before| asks_as(before.spec()) == asks_as(spec)) {
-            return Ok(Self { rpc: before.rpc.clone(), is });
-        }
+        let asks_as = |spec: &ChainSpec| (spec.name.clone(), spec.chain_id, spec.rpc_deadline_ms);
+        let kept = before.filter(|before| asks_as(before.spec()) == asks_as(spec)).map_or(&[][..], |b| &b.nodes);
         let deadline = Duration::from_millis(spec.rpc_deadline_ms);
-        let rpc = spec.rpc_url.clone().map(|url| Rpc::new(&spec.name, spec.chain_id, url, deadline)).transpose();
-        match rpc {
-            Ok(rpc) => Ok(Self { rpc: rpc.map(Arc::new), is }),
+        let node = |url: RpcUrl| match kept.iter().find(|node| node.is_at(&url)) {
+            Some(node) => Ok(Arc::clone(node)),
+            None => Rpc::new(&spec.name, spec.chain_id, url, deadline).map(Arc::new),
+        };
+        let nodes: Result<Vec<_>, String> = spec.nodes().into_iter().map(node).collect();
+        match nodes {
+            Ok(nodes) => Ok(Self { nodes, is }),
             Err(text) => Err(format!("chain {:?}: no HTTP client: {text}", spec.name)),
         }
     }
@@ -211,17 +218,61 @@ impl Chain {
         &self.is
     }
 
-    /// The node, which has said that it serves this chain: asked before the first use and again after any failure or new
-    /// connection. Takes no lock; waits for this chain's node only, at most `rpc_deadline_ms`.
+    /// A node that has said that it serves this chain: asked before the first use and again after any failure or new connection. The
+    /// first in order that did not just fail. Takes no lock; waits for this chain's nodes only, at most `rpc_deadline_ms` for each. All
+    /// that belongs together should be asked of the one that is returned.
     ///
     /// # Errors
     /// [`ChainUnavailable`], as a sentence for the caller of the API.
     pub async fn rpc(&self) -> Result<&Rpc, ChainUnavailable> {
-        let rpc = self.rpc.as_ref().ok_or_else(|| ChainUnavailable::NoRpcUrl {
-            chain: self.spec().name.clone(),
-            variable: self.spec().rpc_url_variable(),
-        })?;
-        rpc.ensure_verified().await?;
-        Ok(rpc)
+        // One that failed is asked in the background whether it is back, so that no request waits for it.
+        if self.nodes.len() > 1 {
+            for node in self.nodes.iter().filter(|node| node.is_down_and_due()) {
+                let node = Arc::clone(node);
+                tokio::spawn(async move { node.ensure_verified().await });
+            }
+        }
+        self.first_of(self.nodes.iter()).await
+    }
+
+    async fn first_of<'a>(&self, nodes: impl Iterator<Item = &'a Arc<Rpc>>) -> Result<&'a Rpc, ChainUnavailable> {
+        let (down, up): (Vec<_>, Vec<_>) = nodes.partition(|node| node.is_down());
+        let mut why = None;
+        for node in up.into_iter().chain(down) {
+            match node.ensure_verified().await {
+                Ok(()) => return Ok(node),
+                Err(error) => why = Some(error),
+            }
+        }
+        Err(why.map_or_else(|| self.no_rpc_url(), ChainUnavailable::from))
+    }
+
+    fn no_rpc_url(&self) -> ChainUnavailable {
+        let (chain, variable) = (self.spec().name.clone(), self.spec().rpc_url_variable());
+        ChainUnavailable::NoRpcUrl { chain, variable }
+    }
+
+    /// How many nodes it has.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The nodes that bytes are sent to: those that did not just fail, or all of them.
+    #[must_use]
+    pub fn to_send_to(&self) -> Vec<Arc<Rpc>> {
+        let up: Vec<_> = self.nodes.iter().filter(|node| !node.is_down()).cloned().collect();
+        if up.is_empty() { self.nodes.clone() } else { up }
+    }
+
+    /// Another node than `first`, for what should not rest on one alone. `None`: there is only one.
+    ///
+    /// # Errors
+    /// [`ChainUnavailable`]: there are others, and none can be asked. Then nothing should be decided.
+    pub async fn second(&self, first: &Rpc) -> Result<Option<&Rpc>, ChainUnavailable> {
+        if self.nodes.len() < 2 {
+            return Ok(None);
+        }
+        self.first_of(self.nodes.iter().filter(|node| !std::ptr::eq(&***node, first))).await.map(Some)
     }
 }

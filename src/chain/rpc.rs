@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Bytes, U256};
 use serde_json::{Value, json};
@@ -15,6 +15,8 @@ use super::error::{NodeError, RpcError, Unreachable};
 use super::spec::{ChainId, RpcUrl};
 use super::transport::Transport;
 
+/// How long a node that failed is passed by, where there is another.
+const REST: Duration = Duration::from_secs(15);
 /// Most calls that go out in one HTTP request.
 const BATCH_MAX: usize = 50;
 
@@ -26,6 +28,8 @@ pub struct Rpc {
     next_id: AtomicU64,
     /// One above the transport's generation at which the node last answered the right chain id; 0: never.
     verified: AtomicU64,
+    /// When an exchange last failed, unless one has succeeded since.
+    failed_at: Mutex<Option<Instant>>,
     /// What this node was found to have (true) or to lack. Forgotten when the node is verified anew.
     found: Mutex<BTreeMap<&'static str, bool>>,
 }
@@ -46,8 +50,34 @@ impl Rpc {
             transport: Transport::new(url, deadline)?,
             next_id: AtomicU64::new(1),
             verified: AtomicU64::new(0),
+            failed_at: Mutex::default(),
             found: Mutex::default(),
         })
+    }
+
+    /// Whether it is the client for this URL.
+    pub(super) fn is_at(&self, url: &RpcUrl) -> bool {
+        self.transport.is_at(url)
+    }
+
+    /// Whether the last exchange failed, or it led to another chain.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.failed_at().is_some()
+    }
+
+    /// Whether it is down and has rested: true for one of those who ask, who is to find out whether it is back.
+    pub(super) fn is_down_and_due(&self) -> bool {
+        let mut failed_at = self.failed_at();
+        let due = failed_at.is_some_and(|at| at.elapsed() >= REST);
+        if due {
+            *failed_at = Some(Instant::now());
+        }
+        due
+    }
+
+    fn failed_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The chain's name.
@@ -108,6 +138,7 @@ impl Rpc {
         let answered = u256(&answer).ok_or_else(|| self.garbage("eth_chainId is not a number"))?;
         if answered != U256::from(self.expected.0) {
             let (chain, expected) = (self.chain.clone(), self.expected);
+            *self.failed_at() = Some(Instant::now());
             tracing::error!(chain, %expected, %answered, "the RPC URL leads to another chain");
             return Err(RpcError::WrongChain { chain, expected, answered });
         }
@@ -180,7 +211,9 @@ impl Rpc {
     }
 
     async fn exchange(&self, body: &Value) -> Result<Value, RpcError> {
-        self.transport.exchange(body).await.map_err(|cause| self.unreachable(cause))
+        let answer = self.transport.exchange(body).await;
+        *self.failed_at() = answer.is_err().then(Instant::now);
+        answer.map_err(|cause| self.unreachable(cause))
     }
 
     /// The result or the error object of one answer; anything else is garbage.

@@ -10,6 +10,8 @@ use url::Url;
 
 use crate::outbound::rules::Rules;
 
+/// Most nodes of one chain.
+const NODES_MAX: usize = 8;
 /// Longest chain name, in characters.
 const NAME_CHARS_MAX: usize = 32;
 
@@ -122,6 +124,13 @@ pub struct ChainSpec {
     pub sign_only_ttl_s: u64,
     /// Usual time between two blocks, in milliseconds.
     pub block_time_ms: u64,
+    /// A lane's first unmined transaction whose fee the market has left behind is replaced by one that pays more when it has waited for
+    /// this long, in seconds; 0: never.
+    #[serde(default = "default_bump_after_s")]
+    pub bump_after_s: u64,
+    /// How often that is done for one transaction.
+    #[serde(default = "default_bump_max")]
+    pub bump_max: usize,
     /// Total time for one call of the node, in milliseconds.
     #[serde(default = "default_rpc_deadline_ms")]
     pub rpc_deadline_ms: u64,
@@ -131,9 +140,20 @@ pub struct ChainSpec {
     /// A Chainlink price feed on this chain, in dollars for one native unit; it goes before `usd_per_unit`.
     #[serde(default)]
     pub usd_feed: Option<Address>,
-    /// Where the node is. Never in the file: from the environment, or from `dev`.
+    /// Where its first node is: from the environment, from platform admins, or from `dev`.
     #[serde(skip)]
     pub rpc_url: Option<RpcUrl>,
+    /// Its further nodes, in order: from the environment, then from the file.
+    #[serde(default, deserialize_with = "rpc_urls")]
+    pub rpc_urls: Vec<RpcUrl>,
+}
+
+fn default_bump_after_s() -> u64 {
+    90
+}
+
+fn default_bump_max() -> usize {
+    8
 }
 
 fn default_rpc_deadline_ms() -> u64 {
@@ -147,6 +167,13 @@ fn usd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D:
     price
         .map(Some)
         .ok_or_else(|| serde::de::Error::custom("must be a decimal above 0 as a string, such as \"2500.00\""))
+}
+
+/// URLs as texts, which no error repeats.
+fn rpc_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RpcUrl>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let urls: Option<Vec<RpcUrl>> = texts.iter().map(|text| RpcUrl::parse(text)).collect();
+    urls.ok_or_else(|| serde::de::Error::custom("rpc_urls: each must be an http or https URL"))
 }
 
 /// TOML integers have 63 bits; that is 9 wei per gas more than all ether there is.
@@ -172,10 +199,13 @@ impl ChainSpec {
             confirmations: 1,
             sign_only_ttl_s: 900,
             block_time_ms: 1_000,
+            bump_after_s: default_bump_after_s(),
+            bump_max: default_bump_max(),
             rpc_deadline_ms: default_rpc_deadline_ms(),
             usd_per_unit: None,
             usd_feed: None,
             rpc_url: Some(rpc_url),
+            rpc_urls: Vec::new(),
         }
     }
 
@@ -187,7 +217,25 @@ impl ChainSpec {
         Self { kind: self.kind, native_currency: self.native_currency, max_gas_limit: self.max_gas_limit, ..local }
     }
 
-    /// The environment variable that holds this chain's URL: `INTENTD_RPC_URL_ARBITRUM_ONE`.
+    /// Where its nodes are, in the order in which they are asked.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<RpcUrl> {
+        let mut nodes: Vec<RpcUrl> = Vec::new();
+        for url in self.rpc_url.iter().chain(&self.rpc_urls) {
+            if !nodes.contains(url) {
+                nodes.push(url.clone());
+            }
+        }
+        nodes
+    }
+
+    /// Whether it has a node.
+    #[must_use]
+    pub fn has_node(&self) -> bool {
+        self.rpc_url.is_some() || !self.rpc_urls.is_empty()
+    }
+
+    /// The environment variable that holds this chain's URLs: `INTENTD_RPC_URL_ARBITRUM_ONE`.
     #[must_use]
     pub fn rpc_url_variable(&self) -> String {
         format!("INTENTD_RPC_URL_{}", self.name.replace('-', "_").to_ascii_uppercase())
@@ -220,6 +268,9 @@ impl ChainSpec {
         require(self.sign_only_ttl_s >= 1, "sign_only_ttl_s: must be at least 1");
         require(self.block_time_ms >= 1, "block_time_ms: must be at least 1");
         require((1..=60_000).contains(&self.rpc_deadline_ms), "rpc_deadline_ms: must be 1 to 60000");
+        require(self.bump_after_s <= 86_400, "bump_after_s: must be at most 86400");
+        require(self.bump_max <= 24, "bump_max: must be at most 24");
+        require(self.nodes().len() <= NODES_MAX, "rpc_urls: must be at most 8 nodes together with the environment's");
         faults
     }
 }

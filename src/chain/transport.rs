@@ -60,6 +60,11 @@ impl Transport {
         Ok(Self { client, url, deadline, generation })
     }
 
+    /// Whether it is for this URL.
+    pub(super) fn is_at(&self, url: &RpcUrl) -> bool {
+        self.url == *url
+    }
+
     /// See [`Generation`].
     pub(super) fn generation(&self) -> u64 {
         self.generation.0.load(Ordering::SeqCst)

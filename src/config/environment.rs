@@ -49,6 +49,8 @@ const ENVIRONMENT: &[(&str, &str, Kind)] = &[
     ("INTENTD_TRACKER_INTERVAL_MS", "intents.tracker_interval_ms", Kind::Number),
     ("INTENTD_REBROADCAST_S", "intents.rebroadcast_s", Kind::Number),
     ("INTENTD_FOREIGN_FILL_BLOCKS", "intents.foreign_fill_blocks", Kind::Number),
+    ("INTENTD_EXCLUSIVE_KEYS", "intents.exclusive_keys", Kind::Flag),
+    ("INTENTD_LANE_DEPTH_MAX", "intents.lane_depth_max", Kind::Number),
     ("INTENTD_VAULTS_KEPT_VERSIONS", "vaults.kept_versions", Kind::Number),
     ("INTENTD_TRUSTED_PROXIES", "limits.trusted_proxies", Kind::Text),
     ("INTENTD_TLS_CERT_FILE", "tls.cert_file", Kind::Text),

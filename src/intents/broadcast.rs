@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
 use super::commit::Committed;
 use super::lanes::Lane;
 use super::state::SlotState;
 use super::store::{self, IntentRow};
 use crate::app::App;
-use crate::chain::{Chain, SendOutcome};
+use crate::chain::{Chain, Rpc, SendOutcome};
 
 /// What the sending of some bytes means for their slot.
 pub(super) enum Sent {
@@ -33,16 +36,39 @@ pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
         Sent::NotYet(why) => slot.error_message = Some(why.clone()),
     }
     record(app, lane, nonce, &sent).await;
-    app.tracker.nudge(lane.chain_id);
+    app.tracker.nudge(lane);
     row
 }
 
-/// Sends some bytes to the chain's node.
+/// Sends some bytes to all of the chain's nodes. It is sent when one of them has taken it; the others are not waited for.
 pub(super) async fn send(chain: &Chain, raw: &[u8]) -> Sent {
-    let rpc = match chain.rpc().await {
-        Ok(rpc) => rpc,
-        Err(error) => return Sent::NotYet(format!("not broadcast yet, it will be sent again: {error}")),
-    };
+    let nodes = chain.to_send_to();
+    let Some(only) = nodes.first().filter(|_| nodes.len() == 1) else { return send_to_all(chain, &nodes, raw).await };
+    send_to(only, raw).await
+}
+
+async fn send_to_all(chain: &Chain, nodes: &[Arc<Rpc>], raw: &[u8]) -> Sent {
+    let raw: Arc<[u8]> = raw.into();
+    let mut asked: FuturesUnordered<_> = nodes
+        .iter()
+        .map(|node| {
+            let (node, raw) = (Arc::clone(node), Arc::clone(&raw));
+            // In a task of its own: it goes on when another has answered.
+            tokio::spawn(async move { send_to(&node, &raw).await })
+        })
+        .collect();
+    let mut why = None;
+    while let Some(answered) = asked.next().await {
+        match answered {
+            Ok(Sent::Taken) => return Sent::Taken,
+            Ok(Sent::NotYet(text)) => why = Some(text),
+            Err(panicked) => tracing::error!(chain = %chain.spec().name, error = %panicked, "a broadcast fell over"),
+        }
+    }
+    Sent::NotYet(why.unwrap_or_else(|| format!("not broadcast yet: chain {} has no RPC URL", chain.spec().name)))
+}
+
+async fn send_to(rpc: &Rpc, raw: &[u8]) -> Sent {
     match rpc.send_raw(raw).await {
         SendOutcome::Accepted | SendOutcome::AlreadyKnown => Sent::Taken,
         // The nonce is used: by these bytes, or by others. Receipts tell.

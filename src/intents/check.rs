@@ -1,35 +1,37 @@
 //! Everything that asks the chain, before any lock, under one deadline: nonce, fees, balance, gas, simulation. What a node's pool
 //! would refuse is refused here, so that no doomed intent takes a nonce.
 
+mod simulated;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::Address;
 
 use super::authorise::{HeldClaim, Keyed};
-use super::bound::{Ahead, Bound};
+use super::bound::Bound;
 use super::calldata::Calls;
 use super::effects::Effects;
 use super::error::IntentError;
 use super::guardrails::{self, Facts, Seen};
-use super::lanes::Lane;
+use super::lanes::{Lane, Turn};
 use super::parse::{Kind, Request};
-use super::refuse;
-use super::store::{self, NewIntent, SimulationNote};
-use super::view;
+use super::store;
 use crate::access::Principal;
 use crate::agents::Agent;
 use crate::app::App;
 use crate::chain::fees;
 use crate::chain::tx::TX_GAS_MAX;
 use crate::chain::{
-    Ceilings, Chain, ChainSpec, Head, Kind as ChainKind, NodeError, Rpc, RpcError, TxRequest, UnsignedTx,
+    Ceilings, Chain, ChainSpec, FeeQuote, Head, Kind as ChainKind, NodeError, Rpc, RpcError, TxRequest, UnsignedTx,
 };
-use crate::contracts;
-use crate::ids::{AgentId, IntentId, OrgId};
+use crate::ids::{AgentId, OrgId};
 use crate::money::Wei;
-use crate::simulate::{self, Simulation, SimulationStatus, Trial, UNMINED_MAX, settings};
+use crate::simulate::Trial;
 use crate::vaults::keys::SigningKey;
+
+pub(super) use simulated::simulate_after;
+use simulated::simulate_first;
 
 /// An intent that may be signed if the rules still say so when its nonce is taken. What is in here is what is signed: only the
 /// nonce is added (I7).
@@ -51,6 +53,8 @@ pub struct Checked {
     pub(super) effects: Option<Effects>,
     /// The windows that it is charged to, by the rules as they were read here.
     pub(super) units: Vec<String>,
+    /// The lane's turn in this daemon, where the check needed it already: what was simulated first is what comes first.
+    pub(super) turn: Option<Turn>,
 }
 
 impl Checked {
@@ -74,29 +78,63 @@ pub struct NonceView {
     pub pending: u64,
     /// `eth_getTransactionCount(latest)`: below it every nonce is used.
     pub latest: u64,
+    /// As much of `latest` as a second node says too, where there is one and it matters: what is far ahead of our rows.
+    pub agreed: u64,
     /// The block at which it was read.
     pub block: u64,
 }
 
-/// Reads the chain and builds the transaction.
+/// Reads the chain and builds the transaction. One that is simulated takes the lane's turn first, before the deadline begins: with others
+/// of its key in between, it would have been simulated for nothing.
 ///
 /// # Errors
 /// Refused by its content (422), by a rule (403), by its simulation (422), or could not be checked (503).
 pub async fn check(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError> {
     let deadline = Duration::from_millis(app.config.intents.read_deadline_ms);
     let name = keyed.chain.spec().name.clone();
-    tokio::time::timeout(deadline, check_within(app, keyed)).await.unwrap_or_else(|_| {
+    let asked = keyed.request.simulate_first || app.config.intents.require_simulation || keyed.simulation_required;
+    let needed = guardrails::needs_effects(&keyed.agent.guardrails, &name, &keyed.calls);
+    let lane = Lane { chain_id: keyed.chain.spec().chain_id, address: keyed.key.address };
+    let turn = if asked || needed { Some(take_turn(app, lane).await?) } else { None };
+    let mut checked = tokio::time::timeout(deadline, check_within(app, keyed, asked)).await.unwrap_or_else(|_| {
         Err(IntentError::could_not_check(format!("chain {name} did not answer within {} ms", deadline.as_millis())))
-    })
+    })?;
+    checked.turn = turn;
+    Ok(checked)
 }
 
-async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError> {
-    let Keyed { request, calls, principal, agent, chain, claim, key, simulation_required } = keyed;
-    let spec = chain.spec();
-    let rpc = chain.rpc().await.map_err(|error| IntentError::could_not_check(error.to_string()))?;
-    let from = key.address;
-    let lane = Lane { chain_id: spec.chain_id, address: from };
-    let asked = request.simulate_first || app.config.intents.require_simulation || simulation_required;
+/// Waits for the lane's turn in this daemon: half a lease at most. Whoever waits longer would be overtaken by its own retry, again and
+/// again.
+pub(super) async fn take_turn(app: &App, lane: Lane) -> Result<Turn, IntentError> {
+    let patience = Duration::from_millis(500 * app.config.intents.claim_lease_s.clamp(1, 60));
+    let turn = tokio::time::timeout(patience, app.lanes.turn(lane)).await;
+    turn.map_err(|_| IntentError::could_not_check("too many intents of this key are waiting: try again later"))
+}
+
+/// What a node says, all of it the same node.
+struct Reads {
+    nonce: NonceView,
+    quote: FeeQuote,
+    balance: Wei,
+    head: Head,
+    gas: Gas,
+}
+
+/// Asks one node for everything; when it goes away meanwhile, the next.
+async fn read(app: &App, chain: &Chain, request: &Request, lane: Lane) -> Result<Reads, IntentError> {
+    let mut left = chain.node_count();
+    loop {
+        let rpc = chain.rpc().await.map_err(|error| IntentError::could_not_check(error.to_string()))?;
+        left = left.saturating_sub(1);
+        match read_from(app, chain, rpc, request, lane).await {
+            Err(IntentError::CouldNotCheck { .. }) if left > 0 && rpc.is_down() => {}
+            reads => return reads,
+        }
+    }
+}
+
+async fn read_from(app: &App, chain: &Chain, rpc: &Rpc, request: &Request, lane: Lane) -> Result<Reads, IntentError> {
+    let from = lane.address;
     let unreachable = |error: RpcError| IntentError::could_not_check(error.to_string());
     let reads = async {
         tokio::try_join!(
@@ -108,16 +146,38 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
         )
         .map_err(unreachable)
     };
-    let ((pending, latest, quote, balance, head), gas) =
-        tokio::try_join!(reads, gas_limit(&chain, rpc, &request, from))?;
-    let nonces = (NonceView { pending, latest, block: head.number }, request.nonce);
-    let (open_cost, open) = store::open_cost(&mut *app.db.acquire().await?, lane, latest).await?;
-    if open >= app.config.intents.lane_depth_max {
-        return Err(IntentError::could_not_check(format!(
-            "{open} transactions of this key are not mined yet on {}: no more are taken until some are",
-            spec.name
-        )));
+    let ((pending, latest, quote, balance, head), gas) = tokio::try_join!(reads, gas_limit(chain, rpc, request, from))?;
+    let agreed = agreed(app, chain, rpc, lane, latest).await?;
+    Ok(Reads { nonce: NonceView { pending, latest, agreed, block: head.number }, quote, balance, head, gas })
+}
+
+/// A count far ahead of our rows freezes the lane, so where there is a second node it must say so too.
+async fn agreed(app: &App, chain: &Chain, rpc: &Rpc, lane: Lane, latest: u64) -> Result<u64, IntentError> {
+    if chain.node_count() < 2 {
+        return Ok(latest);
     }
+    let ours = store::next_nonce(&mut *app.db.acquire().await?, lane).await?;
+    if ours.is_none_or(|ours| latest <= ours) {
+        return Ok(latest);
+    }
+    let second = match chain.second(rpc).await {
+        Ok(Some(second)) => second.latest_nonce(lane.address).await.ok(),
+        Ok(None) => Some(latest),
+        Err(_) => None,
+    };
+    Ok(second.unwrap_or_default().min(latest))
+}
+
+async fn check_within(app: &Arc<App>, keyed: Keyed, asked: bool) -> Result<Checked, IntentError> {
+    let Keyed { request, calls, principal, agent, chain, claim, key, .. } = keyed;
+    let spec = chain.spec();
+    let from = key.address;
+    let lane = Lane { chain_id: spec.chain_id, address: from };
+    let Reads { nonce, quote, balance, head, gas } = read(app, &chain, &request, lane).await?;
+    let latest = nonce.latest;
+    let nonces = (nonce, request.nonce);
+    let (open_cost, open) = store::open_cost(&mut *app.db.acquire().await?, lane, latest).await?;
+    check_depth(app, open, &spec.name)?;
     let fees = fees::choose(request.fees, &quote, ceilings(&agent, spec))?;
     let build = |gas_limit| UnsignedTx {
         chain_id: spec.chain_id,
@@ -186,7 +246,18 @@ async fn check_within(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentErr
         calls,
         effects,
         units,
+        turn: None,
     })
+}
+
+/// How many unmined transactions a lane may hold, those that are only signed included. Asked again with the lane locked.
+pub(super) fn check_depth(app: &App, open: u64, chain: &str) -> Result<(), IntentError> {
+    if open < app.config.intents.lane_depth_max {
+        return Ok(());
+    }
+    Err(IntentError::could_not_check(format!(
+        "{open} transactions of this key are not mined yet on {chain}: no more are taken until some are"
+    )))
 }
 
 /// The most that may be paid per gas: the chain's ceiling, and the agent's own there.
@@ -264,87 +335,6 @@ impl Funds {
             max_cost.to_units(),
         )))
     }
-}
-
-/// How often a simulation is made again when one of what it applied first was mined meanwhile, and may have been applied twice.
-const SIMULATIONS_MAX: u32 = 3;
-
-/// Simulates after the key's own transactions that will run before it. Where one of them is only signed and may never be sent, the
-/// result is not taken to tell all effects.
-async fn simulate_after(
-    app: &Arc<App>,
-    agent: &Agent,
-    chain: &Arc<Chain>,
-    trial: &Trial,
-    (NonceView { mut latest, pending, .. }, explicit): (NonceView, Option<u64>),
-) -> Result<(Simulation, Ahead), IntentError> {
-    let lane = Lane { chain_id: trial.tx.chain_id, address: trial.tx.from };
-    let unreachable = |error: &dyn std::fmt::Display| IntentError::could_not_check(error.to_string());
-    let backend = settings::backend(app, agent.org_id).await?;
-    for _ in 0..SIMULATIONS_MAX {
-        let mut conn = app.db.acquire().await?;
-        let own = match explicit {
-            Some(nonce) => nonce,
-            None => store::likely_nonce(&mut conn, lane, pending, latest).await?,
-        };
-        let prior = store::ahead_of(&mut conn, lane, latest, own, UNMINED_MAX as u64 + 1).await?;
-        drop(conn);
-        if prior.len() > UNMINED_MAX {
-            return Err(IntentError::could_not_check(format!(
-                "more than {UNMINED_MAX} transactions of this key are not mined yet: a simulation could not apply them first"
-            )));
-        }
-        let ahead = Ahead { mined: latest, list: prior.iter().map(|one| (one.nonce, one.tx_hash)).collect() };
-        let withheld = prior.iter().any(|one| one.withheld);
-        let first: Vec<UnsignedTx> = prior.into_iter().map(|one| one.tx).collect();
-        let mut simulations = simulate::simulate_bundle(&backend, chain, &first, std::slice::from_ref(trial)).await?;
-        let simulation = simulations.remove(0);
-        if first.is_empty() {
-            return Ok((simulation, ahead));
-        }
-        let rpc = chain.rpc().await.map_err(|error| unreachable(&error))?;
-        let now = rpc.latest_nonce(lane.address).await.map_err(|error| unreachable(&error))?;
-        if now == latest {
-            return Ok((if withheld { simulation.without_effects() } else { simulation }, ahead));
-        }
-        latest = now;
-    }
-    Err(IntentError::could_not_check(
-        "transactions of this key are mined faster than this could be simulated: try again",
-    ))
-}
-
-/// Simulates after the key's unmined transactions. A failure is recorded and refused.
-async fn simulate_first(
-    app: &Arc<App>,
-    kind: Kind,
-    agent: &Agent,
-    chain: &Arc<Chain>,
-    key: &SigningKey,
-    trial: &Trial,
-    nonces: (NonceView, Option<u64>),
-) -> Result<(Simulation, Ahead), IntentError> {
-    let (mut simulation, ahead) = simulate_after(app, agent, chain, trial, nonces).await?;
-    if simulation.status == SimulationStatus::Success {
-        return Ok((simulation, ahead));
-    }
-    contracts::name_error(app, agent.org_id, &mut simulation, trial.tx.to).await;
-    let reason = simulation.reason();
-    let spec = chain.spec();
-    let refused = NewIntent {
-        id: IntentId::random(),
-        org_id: agent.org_id,
-        agent_id: agent.id,
-        kind,
-        chain: &spec.name,
-        spend_group: &spec.spend_group,
-        key_id: key.id,
-        tx: &trial.tx,
-        simulation: Some(SimulationNote::from(&simulation)),
-    };
-    let row = refuse::keep_simulated(app, &refused).await?;
-    let transaction = view::transaction(&row, false);
-    Err(IntentError::SimulationReverted { reason, transaction })
 }
 
 #[cfg(test)]

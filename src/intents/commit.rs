@@ -10,7 +10,7 @@ use sqlx::{Acquire, PgConnection};
 
 use super::authorise::why_not_signing;
 use super::calldata::{Kind as CallKind, show};
-use super::check::Checked;
+use super::check::{self, Checked};
 use super::error::IntentError;
 use super::guardrails::{self, Charge, Window};
 use super::lanes::Lane;
@@ -64,12 +64,11 @@ impl<E: Into<IntentError>> From<E> for Stopped {
 ///
 /// # Errors
 /// [`Stopped`]. Unless the outcome is unknown, nothing was signed that anybody saw, and nothing is reserved.
-pub async fn commit(app: &Arc<App>, checked: Checked) -> Result<Committed, Stopped> {
+pub async fn commit(app: &Arc<App>, mut checked: Checked) -> Result<Committed, Stopped> {
     let lane = checked.lane();
-    // Half a lease: whoever waits longer would be overtaken by its own retry, again and again.
-    let patience = Duration::from_millis(500 * app.config.intents.claim_lease_s.clamp(1, 60));
-    let Ok(_turn) = tokio::time::timeout(patience, app.lanes.turn(lane)).await else {
-        return Err(IntentError::could_not_check("too many intents of this key are waiting: try again later").into());
+    let _turn = match checked.turn.take() {
+        Some(turn) => turn,
+        None => check::take_turn(app, lane).await?,
     };
     let mut results = commit_batch(app, lane, vec![checked]).await;
     results.pop().unwrap_or_else(|| Err(IntentError::could_not_check("nothing was committed").into()))
@@ -193,7 +192,7 @@ async fn reserve_and_sign(
     let at = entries.iter().find(|entry| entry.unit == *group).map_or_else(crate::clock::now, |entry| entry.at);
     // 4. The nonce, and whether the balance that was read is enough for what others took meanwhile.
     let nonce = nonce::take(app, conn, lane, checked).await?;
-    check_funds(conn, lane, checked).await?;
+    check_funds(app, conn, lane, checked).await?;
     check_ahead(conn, lane, nonce, checked).await?;
     // 5. The signature, over exactly what was checked and simulated (I7): the hash is compared here.
     let digest = checked.tx.signing_digest(nonce)?;
@@ -261,12 +260,14 @@ fn changed_meanwhile(what: &str) -> IntentError {
     IntentError::could_not_check(format!("{what} while this was checked: nothing was signed; try again"))
 }
 
-/// Submits only: the bytes must be payable when it is their turn. With the lane locked, so that parallel ones see each other.
-async fn check_funds(conn: &mut PgConnection, lane: Lane, checked: &Checked) -> Result<(), IntentError> {
+/// The lane has room, and, for submits only, the bytes will be payable when it is their turn. With the lane locked, so that parallel
+/// ones see each other.
+async fn check_funds(app: &App, conn: &mut PgConnection, lane: Lane, checked: &Checked) -> Result<(), IntentError> {
+    let (open_cost, open) = store::open_cost(conn, lane, checked.nonce.latest).await?;
+    check::check_depth(app, open, &checked.chain.spec().name)?;
     if checked.kind == Kind::SignOnly {
         return Ok(());
     }
-    let (open_cost, _) = store::open_cost(conn, lane, checked.nonce.latest).await?;
     checked.funds.check(checked.key.address, open_cost)
 }
 

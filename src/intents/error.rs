@@ -54,6 +54,9 @@ pub enum IntentError {
         /// What is wrong with it and what to do.
         detail: String,
     },
+    /// The transaction is not in a state in which that can be done to it: 409.
+    #[error("{0}")]
+    Conflict(String),
     /// A node would refuse the transaction: 422, before anything was reserved.
     #[error("{0}")]
     Doomed(String),
@@ -79,7 +82,7 @@ pub enum IntentError {
     /// The chain's nonce is too far ahead of ours: 503, and the lane is frozen when mined blocks say so.
     #[error(
         "the nonce of this key on {chain} jumped from {ours} to {theirs}: the key may be used elsewhere, or the node may be wrong{}",
-        if *mined { "; the lane is frozen until an operator has looked (`intentd admin lanes`)" } else { "; nothing is signed while it says so" }
+        if *mined { "; the lane is frozen until a human has looked (GET /v1/lanes, POST /v1/lanes/{{chain}}/{{address}}/resume, or `intentd admin lanes`)" } else { "; nothing is signed while it says so" }
     )]
     LaneJump {
         /// The chain's name.
@@ -158,6 +161,7 @@ impl IntentError {
             Self::InFlight | Self::ClaimLost => "in_flight",
             Self::IdempotencyMismatch => "idempotency_mismatch",
             Self::Nonce { .. } => "nonce",
+            Self::Conflict(_) => "conflict",
             Self::Doomed(_) => "doomed",
             Self::Fees(_) => "fees",
             Self::SimulationReverted { .. } => "simulation_reverted",

@@ -1,5 +1,7 @@
 //! The Intents API's routes.
 
+mod lanes;
+mod replace;
 mod simulate;
 
 use std::sync::Arc;
@@ -39,6 +41,8 @@ pub fn routes() -> Routes {
         .route("/v1/agents/{agent_id}/transactions/simulate", post(simulate::one))
         .route("/v1/agents/{agent_id}/transactions/simulate-bundle", post(simulate::bundle))
         .route("/v1/agents/{agent_id}/transactions/{transaction_id}", get(get_one))
+        .merge(replace::routes())
+        .merge(lanes::routes())
 }
 
 /// 201 with the transaction; 200 when it is a replay.
@@ -190,7 +194,9 @@ impl From<IntentError> for Problem {
             IntentError::Key(error) => error.into(),
             IntentError::InFlight | IntentError::ClaimLost => Self::new(StatusCode::CONFLICT, text).retry_after(1),
             IntentError::IdempotencyMismatch => Self::unprocessable(text).of_type("idempotency_mismatch"),
-            IntentError::Nonce { occupied: true, .. } => Self::new(StatusCode::CONFLICT, text),
+            IntentError::Nonce { occupied: true, .. } | IntentError::Conflict(_) => {
+                Self::new(StatusCode::CONFLICT, text)
+            }
             IntentError::Nonce { occupied: false, .. } | IntentError::Doomed(_) => Self::unprocessable(text),
             IntentError::Fees(error) => fee_problem(&error),
             IntentError::SimulationReverted { transaction, .. } => Self::unprocessable(text).with_members(transaction),
@@ -207,8 +213,12 @@ impl From<IntentError> for Problem {
 fn fee_problem(error: &crate::chain::fees::FeeError) -> Problem {
     use crate::chain::fees::FeeError;
     match error {
-        FeeError::BothKinds | FeeError::TipAboveMax { .. } => Problem::bad_request(error.to_string()),
-        FeeError::BelowBaseFee { .. } | FeeError::NoBaseFee => Problem::unprocessable(error.to_string()),
+        FeeError::BothKinds | FeeError::OtherType | FeeError::TipAboveMax { .. } => {
+            Problem::bad_request(error.to_string())
+        }
+        FeeError::BelowBaseFee { .. } | FeeError::TooLowToReplace { .. } | FeeError::NoBaseFee => {
+            Problem::unprocessable(error.to_string())
+        }
         FeeError::AboveCeiling { .. } => Problem::forbidden(format!("Transaction denied by guardrail: {error}")),
         FeeError::QuoteAboveCeiling { .. } => Problem::unavailable(error.to_string(), 30),
     }

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 
 use super::check::{Checked, NonceView};
 use super::error::IntentError;
+use super::frozen;
 use super::lanes::Lane;
 use super::store;
 use crate::app::App;
@@ -35,7 +36,7 @@ pub(super) async fn take(
             retry_after_s: 60,
         });
     }
-    let NonceView { pending, latest, block } = checked.nonce;
+    let NonceView { pending, latest, agreed, block } = checked.nonce;
     // A lane that we use for the first time starts at what is mined: what was before is not ours, and what the node has in its pool,
     // or only says to have, is stepped over below like anybody else's, so that no gap stays open.
     let ours = row.next_nonce.unwrap_or(latest);
@@ -45,7 +46,7 @@ pub(super) async fn take(
         chain: name.clone(),
         ours,
         theirs: floor,
-        mined: latest > ours.saturating_add(bound),
+        mined: agreed > ours.saturating_add(bound),
     };
     if floor > NONCE_MAX {
         return Err(jump());
@@ -60,6 +61,10 @@ pub(super) async fn take(
         let open = store::open_foreign(conn, lane).await?;
         if open + skipped.len() as u64 > bound {
             return Err(jump());
+        }
+        // A key that nobody else has: what is mined is by a copy of it, or our rows are older than the chain.
+        if skipped.iter().any(|nonce| *nonce < agreed) && frozen::exclusive_key(app, conn, lane).await?.is_some() {
+            return Err(IntentError::LaneJump { chain: name.clone(), ours, theirs: floor, mined: true });
         }
         tracing::warn!(chain = %name, address = %lane.address, ?skipped, "nonces were used, or left out, by somebody else");
     }

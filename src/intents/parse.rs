@@ -216,6 +216,20 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The fees of a speed-up, all of them optional. What would change the payment is refused: it stays what it is.
+///
+/// # Errors
+/// [`ParseError`] for the first thing that is wrong.
+pub fn fees_only(body: &Map<String, Value>) -> Result<FeeRequest, ParseError> {
+    let fields = Fields(body);
+    for name in ["to", "value", "data", "chain", "nonce", "gas_limit"] {
+        if fields.get(name).is_some() {
+            return refuse(format!("{name}: a speed-up changes the fees alone; leave it out"));
+        }
+    }
+    fields.fees()
+}
+
 fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -6,6 +6,7 @@ mod intents;
 mod lanes;
 mod peek;
 mod slots;
+mod standing;
 mod windows;
 
 use alloy::primitives::{Address, B256};
@@ -16,6 +17,7 @@ pub use intents::*;
 pub use lanes::*;
 pub use peek::*;
 pub use slots::*;
+pub use standing::*;
 pub use windows::*;
 
 use crate::money::Wei;

@@ -69,7 +69,10 @@ fn put_slot(put: &mut impl FnMut(&str, Value), slot: &SlotRow, with_signed_tx: b
     }
     put("broadcast_at", json!(slot.broadcast_at.map(rfc3339)));
     put("error_message", json!(slot.error_message));
-    let Some(outcome) = slot.outcome else { return };
+    let Some(outcome) = slot.outcome else {
+        put("replaced_by", json!(slot.noop_tx_hash.map(|hash| hash.to_string())));
+        return;
+    };
     put("receipt_status", json!(outcome.as_str()));
     put("block_number", json!(slot.block_number));
     put("block_hash", json!(slot.block_hash.map(|hash| hash.to_string())));

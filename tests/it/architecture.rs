@@ -121,6 +121,8 @@ fn statements_are_in_stores() {
             ("src/platform/chains/mod.rs", "changes chains in one transaction, with the audit row"),
             ("src/metering/mod.rs", "passes the pool on to its store"),
             ("src/intents/commit.rs", "is T1: one transaction with a savepoint over several stores"),
+            ("src/intents/replace/commit.rs", "is T1 of a replacement: one transaction over several stores"),
+            ("src/intents/frozen.rs", "freezes and resumes lanes in one transaction, with the audit row"),
             ("src/intents/nonce.rs", "is a step of T1, on its connection"),
             ("src/intents/refuse.rs", "writes a refusal in T1's transaction, or in one of its own"),
             (

@@ -5,14 +5,12 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, PgPool, Row as _};
 use time::OffsetDateTime;
 
-use super::super::error::IntentError;
 use super::super::lanes::Lane;
 use super::super::parse::Kind;
 use super::super::state::{Outcome, SlotState};
 use super::{address_from, hash_from, per_gas, signed, unsigned};
 use crate::chain::ChainId;
 use crate::chain::tx::{Fees, SignedTx, UnsignedTx};
-use crate::freezes::Scope;
 use crate::ids::{AgentId, AttemptId, IntentId, KeyId, OrgId, SimulationId};
 use crate::money::Wei;
 use crate::simulate::{Simulation, SimulationStatus};
@@ -70,12 +68,7 @@ pub async fn insert_intent(
     new: &NewIntent<'_>,
     at: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
-    let (gas_price, max_fee, tip) = match new.tx.fees {
-        Fees::Legacy { gas_price } => (Some(Wei::from(gas_price)), None, None),
-        Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas } => {
-            (None, Some(Wei::from(max_fee_per_gas)), Some(Wei::from(max_priority_fee_per_gas)))
-        }
-    };
+    let (gas_price, max_fee, tip) = fee_columns(new.tx.fees);
     let simulation = new.simulation.as_ref();
     sqlx::query(
         "INSERT INTO intents (id, org_id, agent_id, kind, chain_id, chain, spend_group, key_id, from_address, to_address, value_wei,
@@ -118,12 +111,15 @@ pub async fn insert_slot(
     new: &NewIntent<'_>,
     bytes: &SignedTx,
 ) -> Result<(), sqlx::Error> {
+    let (gas_price, max_fee, tip) = fee_columns(new.tx.fees);
     sqlx::query(
         "WITH slot AS (
              INSERT INTO slots (chain_id, address, nonce, intent_id, key_id, sign_only, state)
              VALUES ($1, $2, $3, $4, $5, $6, 'signed')
          )
-         INSERT INTO attempts (id, chain_id, address, nonce, kind, tx_hash, raw) VALUES ($7, $1, $2, $3, 'intent', $8, $9)",
+         INSERT INTO attempts (id, chain_id, address, nonce, kind, tx_hash, raw, reason, gas_limit, gas_price, max_fee_per_gas,
+             max_priority_fee_per_gas)
+         VALUES ($7, $1, $2, $3, 'intent', $8, $9, 'submit', $10, $11, $12, $13)",
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())
@@ -134,64 +130,26 @@ pub async fn insert_slot(
     .bind(AttemptId::random())
     .bind(bytes.hash.as_slice())
     .bind(bytes.raw.as_ref())
+    .bind(signed(new.tx.gas_limit))
+    .bind(gas_price)
+    .bind(max_fee)
+    .bind(tip)
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// What the organisation and the installation say of an intent, as it is now.
-#[derive(Clone, Debug, FromRow)]
-pub struct Standing {
-    /// Every intent is simulated before it is signed: the organisation's setting, or the installation's.
-    pub simulation_required: bool,
-    /// Nothing new is signed for the chain.
-    pub chain_disabled: bool,
-    /// What of it is frozen: `organisation`, `agent`, `key` or `chain`.
-    frozen: Option<String>,
-    /// Why, in a human's words.
-    frozen_reason: Option<String>,
-}
-
-impl Standing {
-    /// Nothing new is signed for what is frozen.
-    pub fn refuse_frozen(&self) -> Result<(), IntentError> {
-        let Some(what) = &self.frozen else { return Ok(()) };
-        let reason = self.frozen_reason.as_deref().filter(|reason| !reason.is_empty());
-        Err(IntentError::NotAllowed(format!(
-            "this {what} is frozen{}: nothing new is signed until a human lifts the freeze, see GET /v1/freezes",
-            reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
-        )))
+/// The three columns of fees: the gas price, or the cap and the tip.
+pub(in crate::intents) fn fee_columns(fees: Fees) -> (Option<Wei>, Option<Wei>, Option<Wei>) {
+    match fees {
+        Fees::Legacy { gas_price } => (Some(Wei::from(gas_price)), None, None),
+        Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas } => {
+            (None, Some(Wei::from(max_fee_per_gas)), Some(Wei::from(max_priority_fee_per_gas)))
+        }
     }
 }
 
-/// Reads it. In T1 behind the organisation's gate, so that its settings and freezes, once answered, hold.
-pub async fn standing(
-    conn: &mut PgConnection,
-    org: OrgId,
-    agent: AgentId,
-    lane: Lane,
-) -> Result<Standing, sqlx::Error> {
-    let scopes = [Scope::Organisation(org), Scope::Agent(agent), Scope::Key(lane.address), Scope::Chain(lane.chain_id)];
-    sqlx::query_as(
-        "SELECT o.require_simulation
-                OR EXISTS (SELECT 1 FROM platform_settings WHERE key = 'intents_api.require_simulation' AND value = 'true')
-                AS simulation_required,
-                EXISTS (SELECT 1 FROM chains WHERE chain_id = $2 AND NOT is_enabled) AS chain_disabled,
-                f.scope AS frozen, f.reason AS frozen_reason
-         FROM organisations o LEFT JOIN LATERAL (
-             SELECT f.scope, f.reason FROM unnest($3::text[], $4::text[]) AS s (scope, subject)
-             JOIN freezes f ON f.org_id = o.id AND f.scope = s.scope AND f.subject = s.subject LIMIT 1) f ON true
-         WHERE o.id = $1",
-    )
-    .bind(org)
-    .bind(signed(lane.chain_id.0))
-    .bind(scopes.iter().map(Scope::kind).collect::<Vec<_>>())
-    .bind(scopes.iter().map(Scope::subject).collect::<Vec<_>>())
-    .fetch_one(conn)
-    .await
-}
-
-/// An intent with its slot and first attempt, as the API shows it.
+/// An intent with its slot and the attempt that counts, as the API shows it.
 #[derive(Debug, Clone)]
 pub struct IntentRow {
     /// Its id.
@@ -204,7 +162,7 @@ pub struct IntentRow {
     pub sign_only: bool,
     /// The chain's registry name.
     pub chain: String,
-    /// What was checked.
+    /// What was checked, with the fees of the attempt that counts.
     pub tx: UnsignedTx,
     /// The simulation, if there was one.
     pub simulation: Option<SimulationNote>,
@@ -223,10 +181,12 @@ pub struct SlotRow {
     pub state: SlotState,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// The intent's own bytes.
+    /// The intent's own bytes: those that were mined, or else the latest.
     pub raw: Vec<u8>,
     /// Their hash.
     pub tx_hash: B256,
+    /// The hash of the latest no-op that is to take the nonce, if there is one.
+    pub noop_tx_hash: Option<B256>,
     /// The hash that was mined.
     pub mined_tx_hash: Option<B256>,
     /// Where.
@@ -271,6 +231,7 @@ impl SlotRow {
             outcome: None,
             raw,
             tx_hash,
+            noop_tx_hash: None,
             mined_tx_hash: None,
             block_number: None,
             block_hash: None,
@@ -295,6 +256,7 @@ impl FromRow<'_, PgRow> for IntentRow {
                 outcome: row.try_get("outcome")?,
                 raw: row.try_get("raw")?,
                 tx_hash: hash_from(row.try_get("tx_hash")?)?,
+                noop_tx_hash: row.try_get::<Option<&[u8]>, _>("noop_tx_hash")?.map(hash_from).transpose()?,
                 mined_tx_hash: row.try_get::<Option<&[u8]>, _>("mined_tx_hash")?.map(hash_from).transpose()?,
                 block_number: row.try_get::<Option<i64>, _>("block_number")?.map(unsigned),
                 block_hash: row.try_get::<Option<&[u8]>, _>("block_hash")?.map(hash_from).transpose()?,
@@ -311,7 +273,7 @@ impl FromRow<'_, PgRow> for IntentRow {
             agent_id: row.try_get("agent_id")?,
             sign_only: row.try_get::<String, _>("kind")? == Kind::SignOnly.as_str(),
             chain: row.try_get("chain")?,
-            tx: unsigned_tx(row)?,
+            tx: UnsignedTx { fees: fees_from(row, "live_")?, ..unsigned_tx(row)? },
             simulation: match simulation_id {
                 None => None,
                 Some(id) => Some(SimulationNote {
@@ -329,10 +291,17 @@ impl FromRow<'_, PgRow> for IntentRow {
 
 const INTENT_COLUMNS: &str =
     "SELECT i.*, s.nonce, s.state, s.outcome, s.mined_tx_hash, s.block_number, s.block_hash, s.gas_used, s.effective_gas_price,
-            s.confirmations, s.error_message, s.broadcast_at, a.raw, a.tx_hash
+            s.confirmations, s.error_message, s.broadcast_at, a.raw, a.tx_hash, n.tx_hash AS noop_tx_hash,
+            coalesce(a.gas_price, i.gas_price) AS live_gas_price, coalesce(a.max_fee_per_gas, i.max_fee_per_gas) AS live_max_fee_per_gas,
+            coalesce(a.max_priority_fee_per_gas, i.max_priority_fee_per_gas) AS live_max_priority_fee_per_gas
      FROM intents i
      LEFT JOIN slots s ON s.intent_id = i.id
-     LEFT JOIN attempts a ON a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce AND a.kind = 'intent'";
+     LEFT JOIN LATERAL (
+         SELECT * FROM attempts a WHERE a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce AND a.kind = 'intent'
+         ORDER BY a.tx_hash = s.mined_tx_hash DESC NULLS LAST, a.ordinal DESC LIMIT 1) AS a ON true
+     LEFT JOIN LATERAL (
+         SELECT tx_hash FROM attempts n WHERE n.chain_id = s.chain_id AND n.address = s.address AND n.nonce = s.nonce AND n.kind = 'noop'
+         ORDER BY n.ordinal DESC LIMIT 1) AS n ON true";
 
 /// One intent of an agent.
 pub async fn intent(pool: &PgPool, agent: AgentId, id: IntentId) -> Result<Option<IntentRow>, sqlx::Error> {
@@ -361,16 +330,7 @@ pub async fn signed_tx(conn: &mut PgConnection, id: IntentId) -> Result<Option<(
     row.map(|row| Ok((row.try_get("agent_id")?, unsigned_tx(&row)?))).transpose()
 }
 
-/// The fees an intent was signed with.
-pub async fn fees_of(pool: &PgPool, intent: IntentId) -> Result<Option<Fees>, sqlx::Error> {
-    let row = sqlx::query("SELECT gas_price, max_fee_per_gas, max_priority_fee_per_gas FROM intents WHERE id = $1")
-        .bind(intent)
-        .fetch_optional(pool)
-        .await?;
-    row.as_ref().map(fees_from).transpose()
-}
-
-pub(super) fn unsigned_tx(row: &PgRow) -> Result<UnsignedTx, sqlx::Error> {
+pub(in crate::intents) fn unsigned_tx(row: &PgRow) -> Result<UnsignedTx, sqlx::Error> {
     Ok(UnsignedTx {
         chain_id: ChainId(unsigned(row.try_get("chain_id")?)),
         from: address_from(row.try_get("from_address")?)?,
@@ -378,17 +338,19 @@ pub(super) fn unsigned_tx(row: &PgRow) -> Result<UnsignedTx, sqlx::Error> {
         value: row.try_get("value_wei")?,
         data: row.try_get::<Vec<u8>, _>("data")?.into(),
         gas_limit: unsigned(row.try_get("gas_limit")?),
-        fees: fees_from(row)?,
+        fees: fees_from(row, "")?,
     })
 }
 
-fn fees_from(row: &PgRow) -> Result<Fees, sqlx::Error> {
-    let legacy: Option<Wei> = row.try_get("gas_price")?;
+/// The fees in three columns whose names begin with `prefix`.
+pub(in crate::intents) fn fees_from(row: &PgRow, prefix: &str) -> Result<Fees, sqlx::Error> {
+    let column = |name: &str| format!("{prefix}{name}");
+    let legacy: Option<Wei> = row.try_get(column("gas_price").as_str())?;
     match legacy {
         Some(gas_price) => Ok(Fees::Legacy { gas_price: per_gas(gas_price)? }),
         None => Ok(Fees::Eip1559 {
-            max_fee_per_gas: per_gas(row.try_get("max_fee_per_gas")?)?,
-            max_priority_fee_per_gas: per_gas(row.try_get("max_priority_fee_per_gas")?)?,
+            max_fee_per_gas: per_gas(row.try_get(column("max_fee_per_gas").as_str())?)?,
+            max_priority_fee_per_gas: per_gas(row.try_get(column("max_priority_fee_per_gas").as_str())?)?,
         }),
     }
 }

@@ -1,11 +1,13 @@
 //! Lanes: the row whose lock gives out nonces.
 
+use alloy::primitives::Address;
 use sqlx::{PgConnection, PgPool, Row as _};
+use time::OffsetDateTime;
 
 use super::super::lanes::Lane;
 use super::{address_from, begin_t1, signed, unsigned};
 use crate::chain::ChainId;
-use crate::ids::{IntentId, KeyId};
+use crate::ids::{IntentId, KeyId, OrgId};
 
 /// A lane's row, locked.
 #[derive(Debug)]
@@ -32,6 +34,16 @@ pub async fn lock_lane(conn: &mut PgConnection, lane: Lane) -> Result<LaneRow, s
             .await?;
     let next: i64 = row.try_get("next_nonce")?;
     Ok(LaneRow { next_nonce: (made == 0).then(|| unsigned(next)), frozen_reason: row.try_get("frozen_reason")? })
+}
+
+/// The lowest nonce without a slot, parked ones aside; `None` before the lane's first use. Locks nothing.
+pub async fn next_nonce(conn: &mut PgConnection, lane: Lane) -> Result<Option<u64>, sqlx::Error> {
+    let next: Option<i64> = sqlx::query_scalar("SELECT next_nonce FROM lanes WHERE chain_id = $1 AND address = $2")
+        .bind(signed(lane.chain_id.0))
+        .bind(lane.address.as_slice())
+        .fetch_optional(conn)
+        .await?;
+    Ok(next.map(unsigned))
 }
 
 /// The nonces from `from` to `to` (excluded) that have a slot. With the lane locked.
@@ -185,4 +197,106 @@ pub async fn settled_outcome(pool: &PgPool, lane: Lane, intent: IntentId) -> Res
     let row = sqlx::query("SELECT 1 FROM intents WHERE id = $1").bind(intent).fetch_optional(&mut *tx).await?;
     tx.rollback().await?;
     Ok(row.is_some())
+}
+
+/// A lane as the API shows it.
+#[derive(Debug)]
+pub struct LaneState {
+    /// Which.
+    pub lane: Lane,
+    /// The next nonce by our rows.
+    pub next_nonce: u64,
+    /// Transactions of it that are not mined.
+    pub depth: u64,
+    /// Why and since when it waits for a human, if it does.
+    pub frozen: Option<(String, OffsetDateTime)>,
+}
+
+/// The lanes of an organisation's keys, whatever became of those, in the order of chain and address, after a position.
+pub async fn lanes_of(
+    pool: &PgPool,
+    org: OrgId,
+    after: Option<Lane>,
+    limit: i64,
+) -> Result<Vec<LaneState>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT l.chain_id, l.address, l.next_nonce, l.frozen_reason, l.frozen_at,
+                (SELECT count(*) FROM slots s WHERE s.chain_id = l.chain_id AND s.address = l.address
+                   AND s.state IN ('signed', 'broadcast')) AS depth
+         FROM lanes l
+         WHERE EXISTS (SELECT 1 FROM signing_keys k WHERE k.org_id = $1 AND k.address = l.address)
+           AND ($2::bigint IS NULL OR (l.chain_id, l.address) > ($2, $3))
+         ORDER BY l.chain_id, l.address LIMIT $4",
+    )
+    .bind(org)
+    .bind(after.map(|lane| signed(lane.chain_id.0)))
+    .bind(after.map(|lane| lane.address.to_vec()))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let reason: Option<String> = row.try_get("frozen_reason")?;
+            let at: Option<OffsetDateTime> = row.try_get("frozen_at")?;
+            let chain_id = ChainId(unsigned(row.try_get("chain_id")?));
+            Ok(LaneState {
+                lane: Lane { chain_id, address: address_from(row.try_get("address")?)? },
+                next_nonce: unsigned(row.try_get("next_nonce")?),
+                depth: unsigned(row.try_get("depth")?),
+                frozen: reason.zip(at),
+            })
+        })
+        .collect()
+}
+
+/// One lane of an organisation's keys.
+pub async fn lane_of(pool: &PgPool, org: OrgId, lane: Lane) -> Result<Option<(u64, bool)>, sqlx::Error> {
+    let row: Option<(i64, bool)> = sqlx::query_as(
+        "SELECT next_nonce, frozen_reason IS NOT NULL FROM lanes l WHERE chain_id = $2 AND address = $3
+           AND EXISTS (SELECT 1 FROM signing_keys k WHERE k.org_id = $1 AND k.address = l.address)",
+    )
+    .bind(org)
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|(next, frozen)| (unsigned(next), frozen)))
+}
+
+/// The addresses of a chain's lanes that are not frozen, in order, after one.
+pub async fn addresses_after(
+    pool: &PgPool,
+    chain_id: ChainId,
+    after: Option<Address>,
+    limit: i64,
+) -> Result<Vec<Address>, sqlx::Error> {
+    let rows: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT address FROM lanes WHERE chain_id = $1 AND frozen_reason IS NULL AND ($2::bytea IS NULL OR address > $2)
+         ORDER BY address LIMIT $3",
+    )
+    .bind(signed(chain_id.0))
+    .bind(after.map(|address| address.to_vec()))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|address| address_from(address)).collect()
+}
+
+/// A key of the lane that nobody else should have, or any if all are such.
+pub async fn exclusive_key_of(
+    conn: &mut PgConnection,
+    address: Address,
+    all: bool,
+    vault: &str,
+) -> Result<Option<(KeyId, OrgId)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT k.id, k.org_id FROM signing_keys k JOIN vaults v ON v.id = k.vault_id
+         WHERE k.address = $1 AND ($2 OR (v.name = $3 AND v.created_by_type = 'user' AND k.path LIKE 'agents/%'))
+         ORDER BY k.created_at LIMIT 1",
+    )
+    .bind(address.as_slice())
+    .bind(all)
+    .bind(vault)
+    .fetch_optional(conn)
+    .await
 }

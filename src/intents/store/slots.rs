@@ -4,7 +4,7 @@ use alloy::primitives::B256;
 use sqlx::{PgConnection, PgPool, Row as _};
 
 use super::super::lanes::Lane;
-use super::{hash_from, signed, slots_between, unsigned, unsigned_tx};
+use super::{hash_from, next_nonce, signed, slots_between, unsigned, unsigned_tx};
 use crate::chain::tx::UnsignedTx;
 use crate::money::Wei;
 
@@ -12,8 +12,8 @@ use crate::money::Wei;
 /// and how many there are.
 pub async fn open_cost(conn: &mut PgConnection, lane: Lane, mined: u64) -> Result<(Wei, u64), sqlx::Error> {
     let row = sqlx::query(
-        "SELECT coalesce(sum(i.value_wei + i.gas_limit * coalesce(i.gas_price, i.max_fee_per_gas)) FILTER (WHERE NOT s.sign_only), 0)
-                    ::numeric(78, 0) AS cost, count(*) AS open
+        "SELECT coalesce(sum(i.value_wei + i.gas_limit * greatest(coalesce(i.gas_price, i.max_fee_per_gas), s.max_per_gas_wei))
+                             FILTER (WHERE NOT s.sign_only), 0)::numeric(78, 0) AS cost, count(*) AS open
          FROM slots s JOIN intents i ON i.id = s.intent_id
          WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce >= $3 AND s.state IN ('signed', 'broadcast')",
     )
@@ -32,7 +32,7 @@ pub struct AheadRow {
     pub nonce: u64,
     /// The hash of its latest bytes.
     pub tx_hash: B256,
-    /// Its bytes were given out and no node is known to have them: it may never be mined.
+    /// Its bytes were given out and no node is known to have them, or a no-op is to take its nonce: it may never be mined.
     pub withheld: bool,
     /// What it says.
     pub tx: UnsignedTx,
@@ -48,11 +48,11 @@ pub async fn ahead_of(
     limit: u64,
 ) -> Result<Vec<AheadRow>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT s.nonce, s.sign_only AND s.state = 'signed' AS withheld, a.tx_hash, i.chain_id, i.from_address, i.to_address, i.value_wei,
+        "SELECT s.nonce, (s.sign_only AND s.state = 'signed') OR a.kind = 'noop' AS withheld, a.tx_hash, i.chain_id, i.from_address, i.to_address, i.value_wei,
                 i.data, i.gas_limit, i.gas_price, i.max_fee_per_gas, i.max_priority_fee_per_gas
          FROM slots s JOIN intents i ON i.id = s.intent_id, LATERAL (
-             SELECT tx_hash FROM attempts a WHERE a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce
-             ORDER BY a.created_at DESC, a.id LIMIT 1) AS a
+             SELECT tx_hash, kind FROM attempts a WHERE a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce
+             ORDER BY a.ordinal DESC LIMIT 1) AS a
          WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce >= $3 AND s.nonce < $4 AND s.state <> 'foreign'
          ORDER BY s.nonce LIMIT $5",
     )
@@ -80,12 +80,7 @@ const TAKEN_MAX: u64 = 256;
 
 /// The nonce that the lane would give out now, by the node's counts. A guess without the lane's lock: T1 compares.
 pub async fn likely_nonce(conn: &mut PgConnection, lane: Lane, pending: u64, latest: u64) -> Result<u64, sqlx::Error> {
-    let next: Option<i64> = sqlx::query_scalar("SELECT next_nonce FROM lanes WHERE chain_id = $1 AND address = $2")
-        .bind(signed(lane.chain_id.0))
-        .bind(lane.address.as_slice())
-        .fetch_optional(&mut *conn)
-        .await?;
-    let start = next.map_or(latest, unsigned).max(pending);
+    let start = next_nonce(conn, lane).await?.unwrap_or(latest).max(pending);
     let end = start.saturating_add(TAKEN_MAX);
     let taken = slots_between(conn, lane, start, end).await?;
     Ok((start..end).find(|nonce| !taken.contains(nonce)).unwrap_or(end))

@@ -1,38 +1,62 @@
 //! Follows every slot to its end, from rows only: what a crash, a lost reply or a stopped node left behind is picked up here.
 //!
-//! One task per chain; a lease lets one daemon do the work at a time, and every step is safe when two do it. A frozen node of one
-//! chain holds up nothing of another.
+//! One task per chain and daemon asks for the chain's head; when that is another block, or something was sent, or some seconds have
+//! passed, lanes get their turn: a few at once, the longest unseen first, each by one daemon at a time. So what is asked of a node grows
+//! with blocks and lanes, and not with transactions. Every step is guarded by the state it saw, and safe when two do it. A frozen node of
+//! one chain holds up nothing of another.
 
 mod aftermath;
+mod mined;
 mod step;
 pub mod store;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use alloy::primitives::{Address, B256};
 use tokio::sync::Notify;
 
+use super::frozen;
+use super::lanes::Lane;
 use crate::app::App;
 use crate::chain::{Chain, ChainId};
 
-/// How long a daemon follows a chain before another may.
+/// How long a daemon has a lane before another may take it. Renewed while it works.
 const LEASE_S: u64 = 15;
-/// Open slots that one round looks at, oldest nonces of every lane first.
-const SLOTS_PER_ROUND: i64 = 2_000;
+/// How often all lanes are held against the chain, beside at the start.
+const COMPARE_EVERY: Duration = Duration::from_secs(3_600);
+/// Lanes that a daemon takes at once.
+const LANES_AT_ONCE: i64 = 32;
 
 /// Wakes the chains' tasks. A chain has an entry once it is followed or was sent on.
 #[derive(Default)]
-pub struct Nudges(Mutex<HashMap<ChainId, Arc<Notify>>>);
+pub struct Nudges(Mutex<HashMap<ChainId, Arc<Nudge>>>);
+
+#[derive(Default)]
+struct Nudge {
+    wake: Notify,
+    /// At most one entry for each lane that was sent on since the last round.
+    lanes: Mutex<HashSet<Address>>,
+}
+
+impl Nudge {
+    fn take(&self) -> Vec<Address> {
+        std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    }
+}
 
 impl Nudges {
-    fn of(&self, chain_id: ChainId) -> Arc<Notify> {
+    fn of(&self, chain_id: ChainId) -> Arc<Nudge> {
         Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(chain_id).or_default())
     }
 
-    /// Something was sent on this chain: look soon.
-    pub fn nudge(&self, chain_id: ChainId) {
-        self.of(chain_id).notify_one();
+    /// Something was sent on this lane: look soon.
+    pub fn nudge(&self, lane: Lane) {
+        let nudge = self.of(lane.chain_id);
+        nudge.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.address);
+        nudge.wake.notify_one();
     }
 }
 
@@ -68,14 +92,34 @@ async fn keep_following(app: Arc<App>, chain_id: ChainId) {
     }
 }
 
+/// What a daemon remembers of its last look at a chain. It saves work and decides nothing.
+#[derive(Default)]
+struct Last {
+    head: Option<B256>,
+    at: Option<Instant>,
+}
+
 async fn follow(app: Arc<App>, chain_id: ChainId) {
-    let nudges = app.tracker.of(chain_id);
+    let nudge = app.tracker.of(chain_id);
+    let mut last = Last::default();
+    let mut compared_at: Option<Instant> = None;
     loop {
         // As it is now: its node may have moved.
         let chain = app.chains.tracked(chain_id);
-        if let Some(chain) = &chain
-            && let Err(error) = round(&app, chain).await
+        if let Some(chain) = chain.as_ref().filter(|chain| chain.node_count() > 0)
+            && compared_at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY)
         {
+            match frozen::compare(&app, chain).await {
+                Ok(()) => compared_at = Some(Instant::now()),
+                Err(error) => {
+                    tracing::warn!(chain = %chain.spec().name, "the chain's counts could not be compared with our rows yet: {error}");
+                }
+            }
+        }
+        if let Some(chain) = &chain
+            && let Err(error) = round(&app, chain, &mut last, &nudge.take()).await
+        {
+            last = Last::default();
             tracing::warn!(chain = %chain.spec().name, "the tracker could not finish a round, it goes on: {error}");
         }
         let block_time_ms = chain.map_or(1_000, |chain| chain.spec().block_time_ms);
@@ -83,7 +127,7 @@ async fn follow(app: Arc<App>, chain_id: ChainId) {
             0 => Duration::from_millis(block_time_ms.clamp(200, 15_000)),
             ms => Duration::from_millis(ms),
         };
-        let nudged = nudges.notified();
+        let nudged = nudge.wake.notified();
         tokio::select! {
             () = app.stopping.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
@@ -93,17 +137,41 @@ async fn follow(app: Arc<App>, chain_id: ChainId) {
     }
 }
 
-/// One look at a chain's open slots.
-async fn round(app: &Arc<App>, chain: &Arc<Chain>) -> Result<(), step::TrackError> {
+/// One look at a chain: at its head, and, when there is a reason, at its lanes.
+async fn round(
+    app: &Arc<App>,
+    chain: &Arc<Chain>,
+    last: &mut Last,
+    nudged: &[Address],
+) -> Result<(), step::TrackError> {
     let chain_id = chain.spec().chain_id;
     if !store::has_open_slots(&app.db, chain_id).await? {
         return Ok(());
     }
-    if !store::take_lease(&app.db, chain_id, app.daemon_id, LEASE_S).await? {
+    let head = chain.rpc().await?.head().await?;
+    let due_s = app.config.intents.rebroadcast_s.max(1);
+    let due = last.at.is_none_or(|at| at.elapsed() >= Duration::from_secs(due_s));
+    if last.head == Some(head.hash) && nudged.is_empty() && !due {
         return Ok(());
     }
-    let open = store::open_slots(&app.db, chain_id, SLOTS_PER_ROUND).await?;
-    step::step(app, chain, open).await
+    *last = Last { head: Some(head.hash), at: Some(Instant::now()) };
+    store::open_turns(&app.db, chain_id, nudged).await?;
+    loop {
+        let taken_at = Instant::now();
+        let turns =
+            store::take_turns(&app.db, chain_id, app.daemon_id, head.hash, (due_s, LEASE_S), LANES_AT_ONCE).await?;
+        if turns.is_empty() {
+            return Ok(());
+        }
+        let looked = step::step(app, chain, &turns, &head, taken_at).await;
+        // A round that failed as a whole has looked at nothing.
+        let seen = looked.is_ok().then_some(head.hash);
+        store::end_turns(&app.db, chain_id, app.daemon_id, &turns, seen).await?;
+        looked?;
+        if app.stopping.is_cancelled() {
+            return Ok(());
+        }
+    }
 }
 
 async fn sweep(app: Arc<App>) {

@@ -1,24 +1,32 @@
 //! The tracker's statements. Settling locks the spending window before the slot, as T1 does.
 
 mod settling;
+mod turns;
 
 use std::collections::HashMap;
 
 use alloy::primitives::{Address, B256};
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgPool, Row};
 
 use super::super::lanes::Lane;
 use super::super::state::{self, Event, Outcome, SlotState};
-use super::super::store::{begin_t1, signed};
+use super::super::store::{begin_t1, fees_from, hash_from, signed};
 use super::aftermath::Aftermath;
 use crate::audit;
-use crate::chain::ChainId;
-use crate::chain::Receipt;
-use crate::chain::tx::SignedTx;
+use crate::chain::{ChainId, Fees, Receipt};
 use crate::db::DbError;
-use crate::ids::{AttemptId, DaemonId, IntentId, KeyId};
+use crate::ids::{IntentId, KeyId};
 use crate::money::Wei;
 use settling::{lock_spend_windows, raise_spends, settle_spend};
+
+pub use turns::{drop_turns, end_turns, keep_turn, open_turns, take_turns};
+
+/// Slots of a lane that one look settles, at most.
+pub const TO_SETTLE_MAX: usize = 200;
+/// Unmined slots of a lane that one look takes in, lowest nonces first.
+const WAITING_MAX: i64 = 64;
+/// Blocks that one look asks for, oldest first.
+const BLOCKS_MAX: i64 = 256;
 
 /// One signed transaction of a slot.
 #[derive(Debug, Clone)]
@@ -27,6 +35,12 @@ pub struct AttemptRow {
     pub tx_hash: B256,
     /// Whether it is our own no-op rather than the intent.
     pub is_noop: bool,
+    /// Whether the daemon signed it because the market had moved.
+    pub is_bump: bool,
+    /// What it pays; `None` in no-ops of old.
+    pub fees: Option<Fees>,
+    /// Seconds since it was signed.
+    pub age_s: f64,
 }
 
 /// A slot that is not final.
@@ -42,7 +56,7 @@ pub struct OpenSlot {
     pub intent: Option<IntentId>,
     /// What can sign for the lane.
     pub key_id: Option<KeyId>,
-    /// Never sent by us.
+    /// Its own bytes are never sent by us.
     pub sign_only: bool,
     /// Seconds since it was made.
     pub age_s: f64,
@@ -52,8 +66,29 @@ pub struct OpenSlot {
     pub noticed_block: Option<u64>,
     /// The recorded receipt: transaction, block, confirmations.
     pub mined: Option<(B256, B256, u64)>,
+    /// A ceiling or a rule forbade to raise its fee a while ago.
+    pub bump_is_put_off: bool,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptRow>,
+}
+
+impl OpenSlot {
+    /// The attempt that we send: the latest, but for bytes that are not ours to send.
+    #[must_use]
+    pub fn sendable(&self) -> Option<&AttemptRow> {
+        self.attempts.last().filter(|attempt| attempt.is_noop || !self.sign_only)
+    }
+}
+
+/// What one look at a lane takes in.
+#[derive(Debug, Default)]
+pub struct LaneSlots {
+    /// Those whose nonce is used, and mined ones that are deep enough or whose block is gone.
+    pub to_settle: Vec<OpenSlot>,
+    /// Those that are not mined, lowest nonces first.
+    pub waiting: Vec<OpenSlot>,
+    /// The highest nonce of the lane that is not final.
+    pub last_nonce: u64,
 }
 
 /// Whether there is anything to follow on a chain.
@@ -65,102 +100,144 @@ pub async fn has_open_slots(pool: &PgPool, chain_id: ChainId) -> Result<bool, sq
     row.try_get("open")
 }
 
-/// Takes or keeps the lease of a chain.
-pub async fn take_lease(pool: &PgPool, chain_id: ChainId, holder: DaemonId, lease_s: u64) -> Result<bool, sqlx::Error> {
-    let rows = sqlx::query(
-        "INSERT INTO tracker_leases (chain_id, holder, until) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
-         ON CONFLICT (chain_id) DO UPDATE SET holder = $2, until = EXCLUDED.until
-         WHERE tracker_leases.holder = $2 OR tracker_leases.until < clock_timestamp()",
+/// The blocks that hold mined transactions of these lanes, oldest first.
+pub async fn blocks_of(pool: &PgPool, chain_id: ChainId, lanes: &[Address]) -> Result<Vec<(u64, B256)>, sqlx::Error> {
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT DISTINCT block_number, block_hash FROM slots
+         WHERE chain_id = $1 AND address = ANY($2) AND state = 'mined' ORDER BY block_number LIMIT $3",
     )
     .bind(signed(chain_id.0))
-    .bind(holder)
-    .bind(lease_s as f64)
-    .execute(pool)
-    .await?
-    .rows_affected();
-    Ok(rows == 1)
+    .bind(bytes_of(lanes))
+    .bind(BLOCKS_MAX)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(|(number, hash)| Ok((number.unsigned_abs(), hash_from(&hash)?))).collect()
 }
 
-/// Gives the leases of a daemon that stops to the others.
-pub async fn drop_leases(pool: &PgPool, holder: DaemonId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM tracker_leases WHERE holder = $1").bind(holder).execute(pool).await?;
+/// How deep the transactions in these blocks are by now.
+pub async fn record_depth(
+    pool: &PgPool,
+    chain_id: ChainId,
+    lanes: &[Address],
+    blocks: &[B256],
+    head: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE slots SET confirmations = least($4 + 1 - block_number, 2147483647)::integer
+         WHERE chain_id = $1 AND address = ANY($2) AND state = 'mined' AND block_hash = ANY($3)
+           AND $4 + 1 - block_number > confirmations",
+    )
+    .bind(signed(chain_id.0))
+    .bind(bytes_of(lanes))
+    .bind(hashes_of(blocks))
+    .bind(signed(head))
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
-/// The chain's open slots with their attempts: the lowest nonces of every lane first.
-pub async fn open_slots(pool: &PgPool, chain_id: ChainId, limit: i64) -> Result<Vec<OpenSlot>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT address, nonce, state, intent_id, key_id, sign_only, noticed_block, mined_tx_hash, block_hash, confirmations,
-                extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s,
-                extract(epoch FROM clock_timestamp() - last_sent_at)::float8 AS sent_s_ago
-         FROM (SELECT *, row_number() OVER (PARTITION BY address ORDER BY nonce) AS position
-               FROM slots WHERE chain_id = $1 AND state <> 'final') AS open
-         ORDER BY position, address LIMIT $2",
-    )
-    .bind(signed(chain_id.0))
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    let mut attempts = attempts_of_open_slots(pool, chain_id).await?;
-    rows.iter()
-        .map(|row| {
-            let address = Address::try_from(row.try_get::<&[u8], _>("address")?).map_err(decode)?;
-            let lane = Lane { chain_id, address };
-            let nonce = row.try_get::<i64, _>("nonce")?.unsigned_abs();
-            let mined_tx: Option<&[u8]> = row.try_get("mined_tx_hash")?;
-            let block: Option<&[u8]> = row.try_get("block_hash")?;
-            let confirmations = row.try_get::<i32, _>("confirmations")?.unsigned_abs();
-            let mined = match (mined_tx, block) {
-                (Some(tx), Some(block)) => Some((
-                    B256::try_from(tx).map_err(decode)?,
-                    B256::try_from(block).map_err(decode)?,
-                    u64::from(confirmations),
-                )),
-                _ => None,
-            };
-            Ok(OpenSlot {
-                lane,
-                nonce,
-                state: row.try_get("state")?,
-                intent: row.try_get("intent_id")?,
-                key_id: row.try_get("key_id")?,
-                sign_only: row.try_get("sign_only")?,
-                age_s: row.try_get("age_s")?,
-                sent_s_ago: row.try_get("sent_s_ago")?,
-                noticed_block: row.try_get::<Option<i64>, _>("noticed_block")?.map(i64::unsigned_abs),
-                mined,
-                attempts: attempts.remove(&(address, nonce)).unwrap_or_default(),
-            })
-        })
-        .collect()
+fn bytes_of(lanes: &[Address]) -> Vec<Vec<u8>> {
+    lanes.iter().map(|address| address.to_vec()).collect()
 }
 
-async fn attempts_of_open_slots(
+fn hashes_of(hashes: &[B256]) -> Vec<Vec<u8>> {
+    hashes.iter().map(|hash| hash.to_vec()).collect()
+}
+
+/// A lane's open slots, as far as there is anything to do: with a nonce below `latest`, or mined below height `deep_below` or in a block
+/// that is not one of `standing`, some of each; and the lowest that wait.
+pub async fn slots_of(
     pool: &PgPool,
-    chain_id: ChainId,
-) -> Result<HashMap<(Address, u64), Vec<AttemptRow>>, sqlx::Error> {
+    lane: Lane,
+    latest: u64,
+    deep_below: u64,
+    standing: &[B256],
+) -> Result<LaneSlots, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT a.address, a.nonce, a.kind, a.tx_hash FROM attempts a
-         JOIN slots s USING (chain_id, address, nonce)
-         WHERE s.chain_id = $1 AND s.state <> 'final' ORDER BY a.created_at",
+        "SELECT nonce, state, intent_id, key_id, sign_only, noticed_block, mined_tx_hash, block_hash, confirmations, class, last_nonce,
+                coalesce(no_bump_before > clock_timestamp(), false) AS bump_is_put_off,
+                extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s,
+                extract(epoch FROM clock_timestamp() - last_sent_at)::float8 AS sent_s_ago
+         FROM (
+             SELECT *, row_number() OVER (PARTITION BY class ORDER BY nonce) AS place, max(nonce) OVER () AS last_nonce
+             FROM (
+                 SELECT *, CASE WHEN state = 'mined' AND block_number >= $4 AND block_hash = ANY($5) THEN 'fine'
+                                WHEN state = 'mined' THEN 'mined' WHEN nonce < $3 THEN 'used' ELSE 'waiting' END AS class
+                 FROM slots WHERE chain_id = $1 AND address = $2 AND state <> 'final') AS open) AS placed
+         WHERE class <> 'fine' AND place <= CASE class WHEN 'waiting' THEN $6 ELSE $7 END
+         ORDER BY nonce",
     )
-    .bind(signed(chain_id.0))
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .bind(signed(latest))
+    .bind(signed(deep_below))
+    .bind(hashes_of(standing))
+    .bind(WAITING_MAX)
+    .bind(TO_SETTLE_MAX as i64)
     .fetch_all(pool)
     .await?;
-    let mut attempts: HashMap<_, Vec<AttemptRow>> = HashMap::new();
-    for row in rows {
-        let address = Address::try_from(row.try_get::<&[u8], _>("address")?).map_err(decode)?;
+    let nonces: Vec<i64> = rows.iter().map(|row| row.try_get("nonce")).collect::<Result<_, _>>()?;
+    let mut attempts = attempts_of(pool, lane, &nonces).await?;
+    let mut slots = LaneSlots::default();
+    for row in &rows {
         let nonce = row.try_get::<i64, _>("nonce")?.unsigned_abs();
-        attempts.entry((address, nonce)).or_default().push(AttemptRow {
-            tx_hash: B256::try_from(row.try_get::<&[u8], _>("tx_hash")?).map_err(decode)?,
-            is_noop: row.try_get::<String, _>("kind")? == "noop",
+        let mined_tx: Option<&[u8]> = row.try_get("mined_tx_hash")?;
+        let block: Option<&[u8]> = row.try_get("block_hash")?;
+        let confirmations = row.try_get::<i32, _>("confirmations")?.unsigned_abs();
+        let mined = match (mined_tx, block) {
+            (Some(tx), Some(block)) => Some((hash_from(tx)?, hash_from(block)?, u64::from(confirmations))),
+            _ => None,
+        };
+        let slot = OpenSlot {
+            lane,
+            nonce,
+            state: row.try_get("state")?,
+            intent: row.try_get("intent_id")?,
+            key_id: row.try_get("key_id")?,
+            sign_only: row.try_get("sign_only")?,
+            age_s: row.try_get("age_s")?,
+            sent_s_ago: row.try_get("sent_s_ago")?,
+            noticed_block: row.try_get::<Option<i64>, _>("noticed_block")?.map(i64::unsigned_abs),
+            mined,
+            bump_is_put_off: row.try_get("bump_is_put_off")?,
+            attempts: attempts.remove(&nonce).unwrap_or_default(),
+        };
+        slots.last_nonce = row.try_get::<i64, _>("last_nonce")?.unsigned_abs();
+        match row.try_get::<&str, _>("class")? {
+            "waiting" => slots.waiting.push(slot),
+            _ => slots.to_settle.push(slot),
+        }
+    }
+    Ok(slots)
+}
+
+async fn attempts_of(pool: &PgPool, lane: Lane, nonces: &[i64]) -> Result<HashMap<u64, Vec<AttemptRow>>, sqlx::Error> {
+    let mut attempts: HashMap<_, Vec<AttemptRow>> = HashMap::new();
+    if nonces.is_empty() {
+        return Ok(attempts);
+    }
+    let rows = sqlx::query(
+        "SELECT nonce, kind, reason, tx_hash, gas_limit, gas_price, max_fee_per_gas, max_priority_fee_per_gas,
+                extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s
+         FROM attempts WHERE chain_id = $1 AND address = $2 AND nonce = ANY($3) ORDER BY ordinal",
+    )
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .bind(nonces)
+    .fetch_all(pool)
+    .await?;
+    for row in rows {
+        let nonce = row.try_get::<i64, _>("nonce")?.unsigned_abs();
+        let told: Option<i64> = row.try_get("gas_limit")?;
+        attempts.entry(nonce).or_default().push(AttemptRow {
+            tx_hash: hash_from(row.try_get("tx_hash")?)?,
+            is_noop: row.try_get::<&str, _>("kind")? == "noop",
+            is_bump: row.try_get::<&str, _>("reason")? == "bump",
+            fees: told.map(|_| fees_from(&row, "")).transpose()?,
+            age_s: row.try_get("age_s")?,
         });
     }
     Ok(attempts)
-}
-
-fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(error))
 }
 
 /// The bytes of an attempt. They are large, so they are read only to be sent.
@@ -293,43 +370,4 @@ pub(super) async fn settle(
     }
     tx.commit().await?;
     Ok(true)
-}
-
-/// Locks a slot that is to be closed with a no-op; false when it is not open any more. Whether it has one already is asked in a
-/// later statement: this one took its snapshot before it waited.
-pub async fn lock_for_noop(conn: &mut PgConnection, slot: &OpenSlot) -> Result<bool, sqlx::Error> {
-    let key = (signed(slot.lane.chain_id.0), slot.lane.address.as_slice(), signed(slot.nonce));
-    let open = sqlx::query(
-        "SELECT 1 FROM slots WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND state = $4 FOR UPDATE",
-    )
-    .bind(key.0)
-    .bind(key.1)
-    .bind(key.2)
-    .bind(slot.state)
-    .fetch_optional(&mut *conn)
-    .await?;
-    let closed =
-        sqlx::query("SELECT 1 FROM attempts WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND kind = 'noop'")
-            .bind(key.0)
-            .bind(key.1)
-            .bind(key.2)
-            .fetch_optional(conn)
-            .await?;
-    Ok(open.is_some() && closed.is_none())
-}
-
-/// Adds the no-op's bytes to its slot, to be sent after the commit.
-pub async fn insert_noop(conn: &mut PgConnection, slot: &OpenSlot, bytes: &SignedTx) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO attempts (id, chain_id, address, nonce, kind, tx_hash, raw) VALUES ($4, $1, $2, $3, 'noop', $5, $6)",
-    )
-    .bind(signed(slot.lane.chain_id.0))
-    .bind(slot.lane.address.as_slice())
-    .bind(signed(slot.nonce))
-    .bind(AttemptId::random())
-    .bind(bytes.hash.as_slice())
-    .bind(bytes.raw.as_ref())
-    .execute(conn)
-    .await?;
-    Ok(())
 }

@@ -32,7 +32,7 @@ fn render(app: &App, chain: &Chain) -> Value {
         shown.extend(store::safety(chain.spec()));
         let more: Map<String, Value> = [
             ("is_enabled".to_owned(), json!(chain.is_enabled())),
-            ("has_rpc_url".to_owned(), json!(chain.spec().rpc_url.is_some())),
+            ("has_rpc_url".to_owned(), json!(chain.spec().has_node())),
             ("source".to_owned(), json!(if chain.effective().in_file { "file" } else { "database" })),
         ]
         .into_iter()

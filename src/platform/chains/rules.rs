@@ -172,10 +172,14 @@ pub fn define(request: &Request) -> Result<Definition, Fault> {
         sign_only_ttl_s: number("sign_only_ttl_s", request.sign_only_ttl_s)?,
         block_time_ms: number("block_time_ms", request.block_time_ms)?,
         rpc_deadline_ms: request.rpc_deadline_ms.unwrap_or(5_000),
+        // As chains.toml has them by default.
+        bump_after_s: 90,
+        bump_max: 8,
         // What a unit is worth is for chains.toml to say.
         usd_per_unit: None,
         usd_feed: None,
         rpc_url: None,
+        rpc_urls: Vec::new(),
     };
     check(spec)
 }

@@ -175,7 +175,11 @@ impl Columns {
             // What a unit is worth is for chains.toml to say.
             usd_per_unit: None,
             usd_feed: None,
+            // As chains.toml has them by default.
+            bump_after_s: 90,
+            bump_max: 8,
             rpc_url: None,
+            rpc_urls: Vec::new(),
         }))
     }
 

@@ -99,7 +99,7 @@ impl Simulator {
     /// The chain that a request names, if it has a node.
     fn chain(&self, network_id: &str) -> Result<Arc<Chain>, Failed> {
         let chain = self.chains.iter().find(|chain| chain.spec().chain_id.0.to_string() == network_id);
-        let with_node = chain.filter(|chain| chain.spec().rpc_url.is_some());
+        let with_node = chain.filter(|chain| chain.spec().has_node());
         with_node.ok_or_else(|| {
             Failed::new(StatusCode::BAD_REQUEST, "invalid_network", format!("network {network_id} is not supported"))
         })

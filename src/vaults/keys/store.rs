@@ -276,6 +276,20 @@ pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) 
     Ok(())
 }
 
+/// That a key still signs, with its row held: for what a human wants of a transaction that it has signed.
+///
+/// # Errors
+/// [`ResolveError::NotActive`], or could not be checked.
+pub async fn hold_active(conn: &mut PgConnection, org_id: OrgId, id: KeyId) -> Result<(), ResolveError> {
+    let held = sqlx::query("SELECT 1 FROM signing_keys WHERE id = $1 AND org_id = $2 AND state = 'active' FOR SHARE")
+        .bind(id)
+        .bind(org_id)
+        .fetch_optional(conn)
+        .await
+        .map_err(DbError::from)?;
+    held.map(drop).ok_or(ResolveError::NotActive)
+}
+
 /// A reference as the table keeps it.
 struct Columns<'a> {
     custody: &'static str,

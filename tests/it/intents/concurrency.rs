@@ -101,3 +101,50 @@ async fn threat_04_the_limit_is_exact_over_two_daemons() {
 async fn threat_04_the_limit_is_exact_over_three_daemons() {
     limit_is_exact(3).await;
 }
+
+/// Each is simulated after those before it, so they go one after the other, and none is told to come again.
+#[tokio::test]
+async fn parallel_submits_of_one_key_that_are_simulated_are_all_signed() {
+    let stack = stack_of(1).await;
+    let agent = stack.agent(json!({})).await;
+    let mut body = pay("0.001");
+    body["simulate_first"] = json!(true);
+    let replies = all_at_once(&stack, std::slice::from_ref(&agent), 10, &body).await;
+    for (status, body) in &replies {
+        assert_eq!(*status, 201, "{body}");
+        assert_eq!(body["simulation_status"], "success");
+    }
+    stack.assert_settled("base", agent.signer, 0, 10).await;
+}
+
+#[tokio::test]
+async fn a_lane_holds_so_many_unmined_transactions_and_no_more_also_when_they_come_at_once() {
+    let stack = Stack::with(Options {
+        daemons: 2,
+        env: vec![("INTENTD_LANE_DEPTH_MAX".to_owned(), "3".to_owned())],
+        anvil: |_, anvil| anvil.no_mining = true,
+        ..Options::default()
+    })
+    .await;
+    let agent = stack.agent(json!({})).await;
+    let racing: Vec<_> = (0..12)
+        .map(|index| {
+            let agent = agent.at(&stack.daemons[index % 2].url);
+            let signs = index % 3 == 0;
+            tokio::spawn(async move {
+                if signs { agent.sign(pay("0.001")).await } else { agent.submit(pay("0.001")).await }
+            })
+        })
+        .collect();
+    let mut taken = 0;
+    for reply in racing {
+        let reply = reply.await.unwrap();
+        if matches!(reply.status.as_u16(), 200 | 201) {
+            taken += 1;
+        } else {
+            assert!(reply.refused(503).contains("3 transactions of this key are not mined"));
+        }
+    }
+    assert_eq!(taken, 3);
+    assert_eq!(stack.count("SELECT count(*) FROM slots").await, 3);
+}

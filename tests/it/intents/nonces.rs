@@ -128,7 +128,7 @@ async fn nonces_that_were_left_out_are_filled(first_use: bool) {
     proxy.clear();
 
     let gap = [i64::try_from(real).unwrap(), i64::try_from(real).unwrap() + 1];
-    rounds(&proxy, 5).await;
+    rounds(&proxy, 2).await;
     for nonce in gap {
         assert!(attempts(&stack, agent.signer, nonce).await.is_empty(), "others may still use it");
     }
@@ -254,13 +254,13 @@ async fn bytes_that_nobody_sends_are_closed_once_a_later_slot_waits_too_long() {
     }
     // Old, and nothing waits for it: it is its holder's to send.
     age_slots(&stack).await;
-    rounds(&proxy, 5).await;
+    rounds(&proxy, 2).await;
     assert_eq!(stack.count("SELECT count(*) FROM attempts").await, 1);
     // Something waits, and it is young.
     stack.sql("UPDATE slots SET created_at = clock_timestamp()").await;
     let waiting = agent.submit(pay("0.1")).await.expect(201);
     assert_eq!(waiting["nonce"], 1);
-    rounds(&proxy, 5).await;
+    rounds(&proxy, 2).await;
     assert_eq!(stack.chain().nonce(agent.signer).await, 0);
     assert_eq!(stack.count("SELECT count(*) FROM attempts").await, 2);
 
@@ -273,7 +273,7 @@ async fn bytes_that_nobody_sends_are_closed_once_a_later_slot_waits_too_long() {
     assert_eq!((noop.tx.value, noop.tx.data.len(), noop.tx.gas_limit), (Wei::ZERO, 0, 21_000));
 
     // Mined, and not final: a reorganisation could still bring the holder's bytes, so their value counts.
-    rounds(&proxy, 5).await;
+    rounds(&proxy, 2).await;
     let shown = agent.transaction(&text(&signed, "id")).await;
     assert_eq!((shown["status"].as_str(), shown["final"].as_bool()), (Some("sign_only"), Some(false)), "{shown}");
     assert_eq!(value_sum(&stack).await, Wei::from_units("0.7").unwrap());

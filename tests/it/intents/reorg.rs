@@ -77,7 +77,7 @@ async fn threat_05_a_nonce_that_a_reorganisation_gives_to_others_is_failed_only_
     let shown = unmined(&agent, &id).await;
     assert_eq!((shown["status"].as_str(), shown.get("final")), (Some("broadcast"), None), "{shown}");
     stack.chain().mine(3).await;
-    rounds(&proxy, 5).await;
+    rounds(&proxy, 2).await;
     assert!(agent.submit(pay("0.6")).await.refused(403).contains("1.2 ETH"), "its bytes could still come back");
     assert_eq!(stack.count("SELECT count(*) FROM slots WHERE state = 'final'").await, 0);
     // Deep enough now; but that a receipt is missing is believed only when it stays missing for as many blocks again.

@@ -246,6 +246,7 @@ impl World {
             ("key_id", key_id),
             ("user_code", "BCDF-GHJK".to_owned()),
             ("chain", "ethereum".to_owned()),
+            ("address", "0x1111111111111111111111111111111111111111".to_owned()),
             ("chain_id", "8453".to_owned()),
         ]);
         Self { values, agent_key, owner_key: owner.bearer.unwrap() }

@@ -23,6 +23,9 @@ pub fn body(route: &Route, world: &World) -> Option<Value> {
         "POST /v1/agents/{agent_id}/transactions" | "POST /v1/agents/{agent_id}/transactions/sign" => pay("0.001"),
         "POST /v1/agents/{agent_id}/transactions/simulate" => pay("0.001"),
         "POST /v1/agents/{agent_id}/transactions/simulate-bundle" => json!({"transactions": [pay("0.001")]}),
+        "POST /v1/agents/{agent_id}/transactions/{transaction_id}/cancel"
+        | "POST /v1/agents/{agent_id}/transactions/{transaction_id}/speed-up" => json!({}),
+        "POST /v1/lanes/{chain}/{address}/resume" => json!({}),
         "PUT /v1/org/simulation" => json!({"backend": "rpc"}),
         "POST /v1/org/contract-abis" => {
             json!({"name": Uuid::new_v4(), "abi": [{"type": "error", "name": "Closed", "inputs": []}]})

@@ -1,0 +1,211 @@
+//! Replacements: a further attempt of a slot that is not mined yet. Cancel and speed-up for agents and humans; for the daemon itself,
+//! closing a nonce that nobody will mine, and raising a fee that the market has left behind.
+//!
+//! All attempts of a slot exclude each other on chain, so a replacement takes no nonce and pays nobody twice. Each is held to the rules
+//! again, as a new transaction is, by what it is now; and its bytes are committed before they are sent.
+
+mod commit;
+mod prepare;
+pub mod rules;
+pub mod store;
+
+use std::sync::Arc;
+
+use alloy::primitives::B256;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::Submitted;
+use super::authorise::HeldClaim;
+use super::broadcast;
+use super::error::IntentError;
+use super::lanes::Lane;
+use super::parse;
+use super::store::{self as rows, Claim, IntentRow};
+use crate::access::{Actor, Principal};
+use crate::app::App;
+use crate::audit::{self, Event, Resource};
+use crate::chain::{Chain, FeeRequest};
+use crate::db::DbError;
+use crate::freezes;
+use crate::ids::{AgentId, IntentId};
+pub use rules::Reason;
+use rules::Verdict;
+use store::Target;
+
+/// Who wants it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum By<'a> {
+    /// The agent whose transaction it is, or a human who manages agents.
+    Principal(&'a Principal),
+    /// The daemon.
+    Daemon,
+}
+
+impl By<'_> {
+    fn is_human(self) -> bool {
+        matches!(self, Self::Principal(Principal { actor: Actor::User(_), .. }))
+    }
+}
+
+/// Takes the nonce of a transaction for a no-op: nothing is to happen. Asked again, it is answered again.
+///
+/// # Errors
+/// [`IntentError::Conflict`] when it is mined; refused by a rule; could not be checked.
+pub async fn cancel(
+    app: &Arc<App>,
+    principal: &Principal,
+    agent_id: AgentId,
+    id: IntentId,
+) -> Result<IntentRow, IntentError> {
+    let wish = Wish { principal, agent_id, id, reason: Reason::Cancel, fees: FeeRequest::default(), claim: None };
+    recorded(app, &wish, replace_intent(app, &wish).await).await
+}
+
+/// The same payment with higher fees. With an idempotency key, once for each key.
+///
+/// # Errors
+/// As [`cancel`].
+pub async fn speed_up(
+    app: &Arc<App>,
+    principal: &Principal,
+    agent_id: AgentId,
+    id: IntentId,
+    body: &Map<String, Value>,
+    idempotency_key: Option<&[u8]>,
+) -> Result<Submitted, IntentError> {
+    let fees = parse::fees_only(body)?;
+    let mut wish = Wish { principal, agent_id, id, reason: Reason::SpeedUp, fees, claim: None };
+    if let Some(text) = idempotency_key {
+        match claim(app, &wish, text).await? {
+            Ok(held) => wish.claim = Some(held),
+            Err(row) => return Ok(Submitted { row: *row, replayed: true }),
+        }
+    }
+    let row = recorded(app, &wish, replace_intent(app, &wish).await).await?;
+    Ok(Submitted { row, replayed: false })
+}
+
+/// What somebody asks for.
+struct Wish<'a> {
+    principal: &'a Principal,
+    agent_id: AgentId,
+    id: IntentId,
+    reason: Reason,
+    fees: FeeRequest,
+    claim: Option<HeldClaim>,
+}
+
+/// The idempotency key, apart from those of the agent's submits and of other humans; or the transaction as an earlier run left it.
+async fn claim(app: &App, wish: &Wish<'_>, text: &[u8]) -> Result<Result<HeldClaim, Box<IntentRow>>, IntentError> {
+    let key_hash = parse::idempotency_key(text).ok_or(IntentError::BadIdempotencyKey)?;
+    let mut own = Sha256::new();
+    own.update(b"intentd speed-up\0");
+    own.update(wish.principal.actor.uuid());
+    own.update(key_hash);
+    let mut request = Sha256::new();
+    request.update(wish.id.0);
+    for fee in [wish.fees.gas_price, wish.fees.max_fee_per_gas, wish.fees.max_priority_fee_per_gas] {
+        request.update([u8::from(fee.is_some())]);
+        request.update(fee.unwrap_or_default().to_be_bytes());
+    }
+    let key_hash: [u8; 32] = own.finalize().into();
+    let lease_s = app.config.intents.claim_lease_s;
+    match rows::claim(&app.db, wish.agent_id, key_hash, request.finalize().into(), lease_s).await? {
+        Claim::Ours(token) => Ok(Ok(HeldClaim { key_hash, token })),
+        Claim::Done(id) => Ok(Err(Box::new(row(app, wish.agent_id, id).await?))),
+        Claim::InFlight => Err(IntentError::InFlight),
+        Claim::Mismatch => Err(IntentError::IdempotencyMismatch),
+    }
+}
+
+async fn row(app: &App, agent_id: AgentId, id: IntentId) -> Result<IntentRow, IntentError> {
+    let found = rows::intent(&app.db, agent_id, id).await?;
+    found.ok_or_else(|| IntentError::NotFound("no such transaction".to_owned()))
+}
+
+async fn replace_intent(app: &Arc<App>, wish: &Wish<'_>) -> Result<IntentRow, IntentError> {
+    if app.stopping.is_cancelled() {
+        return Err(IntentError::Stopping);
+    }
+    let before = row(app, wish.agent_id, wish.id).await?;
+    let Some(slot) = &before.slot else {
+        return Err(IntentError::Conflict(
+            "nothing was signed for this transaction: there is nothing to replace".into(),
+        ));
+    };
+    let lane = Lane { chain_id: before.tx.chain_id, address: before.tx.from };
+    let chain = app.chains.tracked(lane.chain_id);
+    let chain = chain.ok_or_else(|| IntentError::could_not_check("the chain of this transaction is not known here"))?;
+    let by = By::Principal(wish.principal);
+    replace(app, by, &chain, lane, slot.nonce, wish.reason, wish.fees, wish.claim).await?;
+    row(app, wish.agent_id, wish.id).await
+}
+
+/// A further attempt by the daemon itself. `None`: there was nothing to do.
+pub(super) async fn by_daemon(
+    app: &Arc<App>,
+    chain: &Arc<Chain>,
+    lane: Lane,
+    nonce: u64,
+    reason: Reason,
+) -> Result<Option<B256>, IntentError> {
+    replace(app, By::Daemon, chain, lane, nonce, reason, FeeRequest::default(), None).await
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where all of it comes together")]
+async fn replace(
+    app: &Arc<App>,
+    by: By<'_>,
+    chain: &Arc<Chain>,
+    lane: Lane,
+    nonce: u64,
+    reason: Reason,
+    wanted: FeeRequest,
+    claim: Option<HeldClaim>,
+) -> Result<Option<B256>, IntentError> {
+    let target = store::target(&mut *app.db.acquire().await?, lane, nonce).await?;
+    let target: Target = target.ok_or_else(|| IntentError::NotFound("no such transaction".to_owned()))?;
+    match rules::may(reason, &target.standing).map_err(IntentError::Conflict)? {
+        Verdict::Already => return Ok(None),
+        Verdict::Replace => {}
+    }
+    let replacement = prepare::prepare(app, by, chain, target, reason, wanted, claim).await?;
+    let bytes = commit::commit(app, by, &replacement).await?;
+    tracing::info!(chain = %chain.spec().name, address = %lane.address, nonce, tx_hash = %bytes.hash, reason = reason.as_str(),
+        "a further attempt of the nonce is signed");
+    let sent = broadcast::send(chain, &bytes.raw).await;
+    broadcast::record(app, lane, nonce, &sent).await;
+    app.tracker.nudge(lane);
+    Ok(Some(bytes.hash))
+}
+
+/// Writes a refusal down, and gives the claim back, unless something may have been signed under it.
+async fn recorded(
+    app: &App,
+    wish: &Wish<'_>,
+    result: Result<IntentRow, IntentError>,
+) -> Result<IntentRow, IntentError> {
+    let Err(error) = &result else { return result };
+    let resource = Resource::new("transaction", wish.id);
+    let event = Event::by(wish.principal, wish.reason.action(), resource)
+        .with("outcome", "refused")
+        .with("why", error.label())
+        .with("detail", error.to_string());
+    let written = async {
+        let mut tx = app.db.begin().await?;
+        audit::record(&mut tx, event).await?;
+        if matches!(error, IntentError::Guardrail(_)) && !By::Principal(wish.principal).is_human() {
+            freezes::count_denial(&mut tx, wish.principal.org_id, wish.agent_id).await?;
+        }
+        if let Some(claim) = wish.claim.filter(|_| !error.keeps_claim()) {
+            rows::release_claim(&mut tx, wish.agent_id, claim.key_hash, claim.token).await?;
+        }
+        tx.commit().await?;
+        Ok::<(), DbError>(())
+    };
+    if let Err(cause) = written.await {
+        tracing::error!(intent = %wish.id, error = %cause, refused = %error, "a refusal could not be recorded");
+    }
+    result
+}

@@ -1,0 +1,61 @@
+//! What the organisation and the installation say of an intent.
+
+use sqlx::{FromRow, PgConnection};
+
+use super::super::error::IntentError;
+use super::super::lanes::Lane;
+use super::signed;
+use crate::freezes::Scope;
+use crate::ids::{AgentId, OrgId};
+
+/// What the organisation and the installation say of an intent, as it is now.
+#[derive(Clone, Debug, FromRow)]
+pub struct Standing {
+    /// Every intent is simulated before it is signed: the organisation's setting, or the installation's.
+    pub simulation_required: bool,
+    /// Nothing new is signed for the chain.
+    pub chain_disabled: bool,
+    /// What of it is frozen: `organisation`, `agent`, `key` or `chain`.
+    frozen: Option<String>,
+    /// Why, in a human's words.
+    frozen_reason: Option<String>,
+}
+
+impl Standing {
+    /// Nothing new is signed for what is frozen.
+    pub fn refuse_frozen(&self) -> Result<(), IntentError> {
+        let Some(what) = &self.frozen else { return Ok(()) };
+        let reason = self.frozen_reason.as_deref().filter(|reason| !reason.is_empty());
+        Err(IntentError::NotAllowed(format!(
+            "this {what} is frozen{}: nothing new is signed until a human lifts the freeze, see GET /v1/freezes",
+            reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
+        )))
+    }
+}
+
+/// Reads it. In T1 behind the organisation's gate, so that its settings and freezes, once answered, hold.
+pub async fn standing(
+    conn: &mut PgConnection,
+    org: OrgId,
+    agent: AgentId,
+    lane: Lane,
+) -> Result<Standing, sqlx::Error> {
+    let scopes = [Scope::Organisation(org), Scope::Agent(agent), Scope::Key(lane.address), Scope::Chain(lane.chain_id)];
+    sqlx::query_as(
+        "SELECT o.require_simulation
+                OR EXISTS (SELECT 1 FROM platform_settings WHERE key = 'intents_api.require_simulation' AND value = 'true')
+                AS simulation_required,
+                EXISTS (SELECT 1 FROM chains WHERE chain_id = $2 AND NOT is_enabled) AS chain_disabled,
+                f.scope AS frozen, f.reason AS frozen_reason
+         FROM organisations o LEFT JOIN LATERAL (
+             SELECT f.scope, f.reason FROM unnest($3::text[], $4::text[]) AS s (scope, subject)
+             JOIN freezes f ON f.org_id = o.id AND f.scope = s.scope AND f.subject = s.subject LIMIT 1) f ON true
+         WHERE o.id = $1",
+    )
+    .bind(org)
+    .bind(signed(lane.chain_id.0))
+    .bind(scopes.iter().map(Scope::kind).collect::<Vec<_>>())
+    .bind(scopes.iter().map(Scope::subject).collect::<Vec<_>>())
+    .fetch_one(conn)
+    .await
+}

@@ -1,0 +1,181 @@
+//! What is in blocks: receipts, depth, reorganisations, and nonces that others used.
+
+use std::collections::HashMap;
+
+use alloy::primitives::{Address, B256};
+
+use super::super::frozen;
+use super::super::lanes::Lane;
+use super::super::state::{Event, Outcome, SlotState};
+use super::aftermath::{self, Aftermath};
+use super::step::{Look, TrackError};
+use super::store::{self, OpenSlot};
+use crate::chain::{Receipt, Rpc};
+
+/// Blocks that hold mined transactions of ours and are still there.
+pub(super) struct Standing {
+    /// Their hashes.
+    pub(super) blocks: Vec<B256>,
+}
+
+/// Asks once for each block that holds transactions of these lanes whether it is still there, and records how deep those are by now.
+pub(super) async fn standing_blocks(look: &Look<'_>, turns: &[Address]) -> Result<Standing, TrackError> {
+    let Look { app, chain, rpc, head, .. } = look;
+    let chain_id = chain.spec().chain_id;
+    let held = store::blocks_of(&app.db, chain_id, turns).await?;
+    let heights: Vec<u64> = held.iter().map(|(height, _)| *height).collect();
+    let now = rpc.block_hashes(&heights).await?;
+    let blocks: Vec<B256> =
+        held.into_iter().zip(now).filter(|((_, held), now)| Some(*held) == *now).map(|((_, hash), _)| hash).collect();
+    if !blocks.is_empty() {
+        store::record_depth(&app.db, chain_id, turns, &blocks, head.number).await?;
+    }
+    Ok(Standing { blocks })
+}
+
+/// Slots whose nonce is used, or whose block is deep enough or gone. Whether any of them got further.
+pub(super) async fn settle(look: &Look<'_>, lane: Lane, latest: u64, slots: &[OpenSlot]) -> Result<bool, TrackError> {
+    if slots.is_empty() {
+        return Ok(false);
+    }
+    let receipts = receipts(look.rpc, slots).await?;
+    let (mut deep, mut moved) = (None, false);
+    for slot in slots {
+        match slot.attempts.iter().find_map(|attempt| receipts.get(&attempt.tx_hash)) {
+            Some(receipt) => moved |= settle_by_receipt(look, slot, receipt).await?,
+            None if slot.state == SlotState::Mined => {
+                tracing::warn!(chain = %look.chain.spec().name, nonce = slot.nonce, "a mined transaction's block is gone: following it again");
+                store::record_reorg(&look.app.db, slot).await?;
+            }
+            None if slot.nonce < latest => {
+                let deep = match deep {
+                    Some(deep) => deep,
+                    None => *deep.insert(deep_count(look, look.rpc, lane).await?),
+                };
+                if slot.nonce < deep {
+                    moved |= maybe_taken_by_others(look, slot).await?;
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(moved)
+}
+
+/// Receipts of all attempts: any of them may have been mined.
+async fn receipts(rpc: &Rpc, slots: &[OpenSlot]) -> Result<HashMap<B256, Receipt>, TrackError> {
+    let hashes: Vec<B256> = slots.iter().flat_map(|slot| slot.attempts.iter().map(|attempt| attempt.tx_hash)).collect();
+    let mut found = HashMap::new();
+    for chunk in hashes.chunks(100) {
+        for receipt in rpc.receipts(chunk).await?.into_iter().flatten() {
+            found.insert(receipt.transaction_hash, receipt);
+        }
+    }
+    Ok(found)
+}
+
+/// Every nonce below is used, and deep enough to be final.
+async fn deep_count(look: &Look<'_>, rpc: &Rpc, lane: Lane) -> Result<u64, TrackError> {
+    let depth = look.chain.spec().confirmations.saturating_sub(1);
+    match look.head.number.checked_sub(depth) {
+        Some(block) => Ok(rpc.nonce_at(lane.address, block).await?),
+        None => Ok(0),
+    }
+}
+
+async fn settle_by_receipt(look: &Look<'_>, slot: &OpenSlot, receipt: &Receipt) -> Result<bool, TrackError> {
+    let Look { app, chain, head, .. } = look;
+    let is_noop = slot.attempts.iter().any(|attempt| attempt.is_noop && attempt.tx_hash == receipt.transaction_hash);
+    let outcome = match (is_noop, receipt.success) {
+        (true, _) => Outcome::Cancelled,
+        (false, true) => Outcome::Success,
+        (false, false) => Outcome::Reverted,
+    };
+    let confirmations = head.number.saturating_add(1).saturating_sub(receipt.block_number);
+    let recorded = Some((receipt.transaction_hash, receipt.block_hash, confirmations));
+    let news = slot.state != SlotState::Mined || slot.mined != recorded;
+    if news {
+        store::record_receipt(&app.db, slot, outcome, receipt, confirmations).await?;
+    }
+    if confirmations < chain.spec().confirmations || !is_agreed(look, outcome, receipt).await? {
+        return Ok(news);
+    }
+    let mined = OpenSlot { state: SlotState::Mined, mined: recorded, ..slot.clone() };
+    let aftermath = match outcome {
+        Outcome::Success => aftermath::look(app, chain.spec(), slot, receipt).await?,
+        _ => Aftermath::default(),
+    };
+    for rule in &aftermath.broken {
+        tracing::warn!(chain = %chain.spec().name, tx_hash = %receipt.transaction_hash, "a mined transaction did what no rule allows: {rule}");
+    }
+    if store::settle(&app.db, &mined, outcome, Event::Confirmed, &aftermath).await? {
+        tracing::info!(chain = %chain.spec().name, nonce = slot.nonce, tx_hash = %receipt.transaction_hash,
+            block = receipt.block_number, "final: {}", outcome.as_str());
+        return Ok(true);
+    }
+    Ok(news)
+}
+
+/// Where there are two nodes, both must say that a payment was not made. That it was is believed of one.
+async fn is_agreed(look: &Look<'_>, outcome: Outcome, receipt: &Receipt) -> Result<bool, TrackError> {
+    if outcome == Outcome::Success {
+        return Ok(true);
+    }
+    let Some(second) = look.chain.second(look.rpc).await? else { return Ok(true) };
+    let said = second.receipt(receipt.transaction_hash).await?;
+    let same = said.is_some_and(|said| said.block_hash == receipt.block_hash && said.success == receipt.success);
+    if !same {
+        tracing::warn!(chain = %look.chain.spec().name, tx_hash = %receipt.transaction_hash,
+            "two nodes do not agree on what became of a transaction: it is not final yet");
+    }
+    Ok(same)
+}
+
+/// The nonce is used at the depth of what is final, and no receipt of ours was found. It is taken as others' when no node knows any of
+/// our transactions, and that has lasted for as many blocks as make anything final. Whether it was.
+async fn maybe_taken_by_others(look: &Look<'_>, slot: &OpenSlot) -> Result<bool, TrackError> {
+    let Look { app, chain, rpc, .. } = look;
+    if knows_any(rpc, slot).await? || !is_long_missing(look, slot).await? {
+        return Ok(false);
+    }
+    if let Some(second) = chain.second(rpc).await? {
+        let used = deep_count(look, second, slot.lane).await?;
+        if slot.nonce >= used || knows_any(second, slot).await? {
+            tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
+                "two nodes do not agree on who used a nonce: it stays open");
+            return Ok(false);
+        }
+    }
+    let settled = store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
+    if settled && slot.intent.is_some() {
+        tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
+            "the nonce was used by a transaction that is not ours");
+        frozen::freeze_if_exclusive(app, chain.spec(), slot).await?;
+    }
+    Ok(settled)
+}
+
+/// Whether the receipt of an intent's slot has been missing for as many blocks as make anything final here. Missing now, it is noted.
+/// Foreign slots have no bytes of ours whose receipt could turn up.
+async fn is_long_missing(look: &Look<'_>, slot: &OpenSlot) -> Result<bool, TrackError> {
+    let head = look.head.number;
+    match (slot.intent, slot.noticed_block) {
+        (None, _) => Ok(true),
+        (Some(_), Some(noticed)) => Ok(head >= noticed.saturating_add(look.chain.spec().confirmations)),
+        (Some(_), None) => {
+            store::notice(&look.app.db, slot, head).await?;
+            Ok(false)
+        }
+    }
+}
+
+/// Whether the node knows one of our transactions for the slot. A receipt that is missing alone proves nothing: indexes lag, and behind
+/// one URL there may be several nodes.
+async fn knows_any(rpc: &Rpc, slot: &OpenSlot) -> Result<bool, TrackError> {
+    for attempt in &slot.attempts {
+        if rpc.transaction_known(attempt.tx_hash).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

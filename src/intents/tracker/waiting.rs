@@ -1,0 +1,98 @@
+//! What is not mined yet: sending again, closing what nobody will mine, and raising fees that the market has left behind.
+
+use super::super::broadcast::{self, Sent};
+use super::super::lanes::Lane;
+use super::super::replace::{self, Reason};
+use super::super::state::SlotState;
+use super::step::{Look, TrackError};
+use super::store::{self, LaneSlots, OpenSlot};
+use crate::chain::fees;
+
+/// Unmined slots of a lane that are sent again, lowest nonces first: a node keeps no more of a key in its queue for certain.
+const RESEND_MAX: usize = 16;
+/// One day, in seconds.
+const DAY_S: f64 = 86_400.0;
+/// A slot that its own request is about to send is left alone for this long, in seconds.
+const GRACE_S: f64 = 3.0;
+
+/// Looks after a lane's unmined slots.
+pub(super) async fn tend(look: &Look<'_>, lane: Lane, latest: u64, slots: &LaneSlots) -> Result<(), TrackError> {
+    // Sending again needs no HSM, so it does not wait for one.
+    send_again(look, &slots.waiting).await;
+    if let Some(head) = slots.waiting.first().filter(|head| head.nonce == latest) {
+        bump(look, head).await?;
+    }
+    let has_foreign = slots.waiting.iter().any(|slot| slot.state == SlotState::Foreign);
+    let pending = if has_foreign { look.rpc.pending_nonce(lane.address).await? } else { latest };
+    close_abandoned(look, slots, pending).await;
+    Ok(())
+}
+
+/// Closes with a no-op what nobody will mine: sign-only bytes past their time that later slots wait for, or that have been out for a
+/// day (their spend would count for ever), and nonces that others left out.
+async fn close_abandoned(look: &Look<'_>, slots: &LaneSlots, pending: u64) {
+    let Look { app, chain, head, .. } = look;
+    let spec = chain.spec();
+    for slot in &slots.waiting {
+        let has_noop = slot.attempts.iter().any(|attempt| attempt.is_noop);
+        let abandoned = match slot.state {
+            SlotState::Foreign => {
+                let noticed = slot.noticed_block.unwrap_or(head.number);
+                slot.nonce >= pending && head.number.saturating_sub(noticed) >= app.config.intents.foreign_fill_blocks
+            }
+            _ => {
+                let ttl_s = spec.sign_only_ttl_s as f64;
+                let holds_up = slot.age_s >= ttl_s && slots.last_nonce > slot.nonce;
+                slot.sign_only && (holds_up || slot.age_s >= ttl_s.max(DAY_S))
+            }
+        };
+        if abandoned
+            && !has_noop
+            && let Err(error) = replace::by_daemon(app, chain, slot.lane, slot.nonce, Reason::Close).await
+        {
+            tracing::warn!(chain = %spec.name, nonce = slot.nonce, "an abandoned nonce could not be closed yet: {error}");
+        }
+    }
+}
+
+/// Raises the fee of a lane's first unmined slot, when it has waited long and the market asks for more than it pays: within the ceilings
+/// and the agent's own rules, and not more often than the chain's table says.
+async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
+    let Look { app, chain, .. } = look;
+    let spec = chain.spec();
+    let Some(latest) = slot.sendable() else { return Ok(()) };
+    let Some(fees) = latest.fees.filter(|_| spec.bump_after_s > 0 && !slot.bump_is_put_off) else { return Ok(()) };
+    let bumps = slot.attempts.iter().filter(|attempt| attempt.is_bump).count();
+    if latest.age_s < spec.bump_after_s as f64 || bumps >= spec.bump_max {
+        return Ok(());
+    }
+    if !fees::is_below_market(fees, &look.quote().await?) {
+        return Ok(());
+    }
+    if let Err(error) = replace::by_daemon(app, chain, slot.lane, slot.nonce, Reason::Bump).await {
+        tracing::warn!(chain = %spec.name, address = %slot.lane.address, nonce = slot.nonce,
+            "a stuck transaction's fee was not raised: {error}");
+        replace::store::put_off_bump(&app.db, slot.lane, slot.nonce, spec.bump_after_s).await?;
+    }
+    Ok(())
+}
+
+/// Sends the stored bytes of the lowest unmined slots again: exactly those bytes, whatever became of the last time.
+async fn send_again(look: &Look<'_>, waiting: &[OpenSlot]) {
+    let Look { app, chain, .. } = look;
+    let due_s = app.config.intents.rebroadcast_s as f64;
+    for slot in waiting.iter().take(RESEND_MAX) {
+        let due = match slot.sent_s_ago {
+            None => slot.age_s >= GRACE_S || slot.state == SlotState::Broadcast,
+            Some(ago) => ago >= due_s,
+        };
+        if let (true, Some(attempt)) = (due, slot.sendable()) {
+            let Ok(raw) = store::raw(&app.db, attempt.tx_hash).await else { return };
+            let sent = broadcast::send(chain, &raw).await;
+            if let Sent::NotYet(why) = &sent {
+                tracing::debug!(chain = %chain.spec().name, nonce = slot.nonce, "{why}");
+            }
+            broadcast::record(app, slot.lane, slot.nonce, &sent).await;
+        }
+    }
+}
