@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api;
 use super::{Freeze, REASON_CHARS_MAX, Scope, denials_of, store, told};
 use crate::access::http::{Ids, require};
 use crate::access::throttle::{self, Throttle};
@@ -29,7 +30,9 @@ const PAGE: i64 = 100;
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/v1/freezes", post(create).get(list)).route("/v1/freezes/{freeze_id}", delete(lift))
+    Routes::new()
+        .route("/v1/freezes", post(create, api::create()).get(list, api::list()))
+        .route("/v1/freezes/{freeze_id}", delete(lift, api::lift()))
 }
 
 fn render(app: &App, freeze: &Freeze) -> Value {

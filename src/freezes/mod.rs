@@ -5,6 +5,7 @@
 //! what is in force, and whoever freezes writes it, and then closes the gate once before it answers. Postgres serves those who wait for an advisory lock in turn, so
 //! a freeze waits for the transactions that are being signed and never for those that come after.
 
+pub mod api;
 pub mod http;
 pub mod store;
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::api;
 use super::store::{Delivery, NewWebhook};
 use super::{WEBHOOKS_MAX, Webhook, associated_data, rules, store};
 use crate::access::http::{Ids, require};
@@ -36,11 +37,14 @@ const PAGE: i64 = 100;
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/webhooks", post(create).get(list))
-        .route("/v1/webhooks/{webhook_id}", get(read).patch(change).delete(remove))
-        .route("/v1/webhooks/{webhook_id}/test", post(test))
-        .route("/v1/webhooks/{webhook_id}/deliveries", get(deliveries).delete(clear))
-        .route("/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", post(redeliver))
+        .route("/v1/webhooks", post(create, api::create()).get(list, api::list()))
+        .route(
+            "/v1/webhooks/{webhook_id}",
+            get(read, api::read()).patch(change, api::change()).delete(remove, api::remove()),
+        )
+        .route("/v1/webhooks/{webhook_id}/test", post(test, api::test()))
+        .route("/v1/webhooks/{webhook_id}/deliveries", get(deliveries, api::deliveries()).delete(clear, api::clear()))
+        .route("/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", post(redeliver, api::redeliver()))
 }
 
 fn render(webhook: &Webhook) -> Value {

@@ -8,6 +8,7 @@
 //! Messages have the form of the Standard Webhooks specification: `webhook-id`, `webhook-timestamp`, and `webhook-signature` over both and
 //! the raw body, HMAC-SHA256 under a secret of 32 random bytes that is shown once as `whsec_…`.
 
+pub mod api;
 mod deliver;
 pub mod http;
 pub mod rules;

@@ -18,7 +18,7 @@ const EVENTS_MAX: usize = 100;
 /// Longest entry.
 const EVENT_CHARS_MAX: usize = 64;
 /// Attempts before a message is dead.
-pub const ATTEMPTS_MAX: i32 = 24;
+pub const ATTEMPTS_MAX: i32 = 25;
 
 /// Reads `events`: actions such as `transaction.final`, families such as `transaction.*`, or `*`.
 ///

@@ -80,6 +80,9 @@ pub struct CreateAgent {
     /// The most transactions in any 24 hours.
     #[schema(maximum = 1_000_000_000)]
     pub tx_max_per_day: Option<u64>,
+    /// So many denials by guardrails within an hour, and the agent is frozen until a human lifts it.
+    #[schema(minimum = 2, maximum = 1000)]
+    pub tx_suspend_after_denials: Option<u16>,
     /// Which tokens it may move or approve.
     #[schema(max_items = 1000)]
     pub tx_token_allowlist: Option<Vec<OnChainAddress>>,
@@ -162,6 +165,9 @@ pub struct UpdateAgent {
     /// The most transactions in any 24 hours.
     #[schema(maximum = 1_000_000_000)]
     pub tx_max_per_day: Option<u64>,
+    /// So many denials by guardrails within an hour, and the agent is frozen until a human lifts it.
+    #[schema(minimum = 2, maximum = 1000)]
+    pub tx_suspend_after_denials: Option<u16>,
     /// Which tokens it may move or approve.
     #[schema(max_items = 1000)]
     pub tx_token_allowlist: Option<Vec<OnChainAddress>>,

@@ -115,6 +115,9 @@ pub struct Agent {
     /// The most transactions in any 24 hours.
     #[schema(required = false)]
     pub tx_max_per_day: u64,
+    /// So many denials by guardrails within an hour, and the agent is frozen.
+    #[schema(required = false)]
+    pub tx_suspend_after_denials: u16,
     /// Which tokens it may move or approve.
     #[schema(required = false)]
     pub tx_token_allowlist: Vec<OnChainAddress>,

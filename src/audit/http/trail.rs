@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::access::http::require;
 use crate::access::{Action, Principal};
 use crate::app::App;
+use crate::audit::api;
 use crate::audit::export::{Export, ExportError};
 use crate::audit::rules::{Break, Trail};
 use crate::audit::verify::{self, Cursor, Verdict};
@@ -27,9 +28,9 @@ const SCHEME: &str = "intentd audit 1: SHA-256 over every field and over links, 
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/v1/audit/verify", get(verify))
-        .route("/v1/audit/export", get(export))
-        .route("/v1/audit/keys", get(keys))
+        .route("/v1/audit/verify", get(verify, api::verify()))
+        .route("/v1/audit/export", get(export, api::export()))
+        .route("/v1/audit/keys", get(keys, api::keys()))
 }
 
 #[derive(Deserialize)]

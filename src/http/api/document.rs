@@ -67,9 +67,12 @@ const PROBLEMS: &[(u16, &str, &str, &str)] = &[
 /// What stands in paths.
 const PARAMETERS: &[(&str, &str)] = &[
     ("abi_id", "A contract ABI's id."),
+    ("address", "The address of a key."),
     ("agent_id", "An agent's id."),
     ("chain", "A chain's name or id. All EVM chains share the key `ethereum`."),
     ("chain_id", "A chain: its chain id, its name, or the id that the API shows."),
+    ("delivery_id", "A delivery's id, which is its message's `webhook-id`."),
+    ("freeze_id", "A freeze's id."),
     ("invitation_id", "An invitation's id."),
     ("key_id", "The id of an API key."),
     ("name_or_id", "A chain's name or chain id."),
@@ -91,6 +94,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("user_code", "The code that the program shows to its human."),
     ("user_id", "A human's id."),
     ("vault_id", "A vault's id."),
+    ("webhook_id", "A webhook's id."),
 ];
 
 pub(super) fn problem_ref(status: u16) -> String {
@@ -145,6 +149,10 @@ fn parameters() -> Map<String, Value> {
             ),
             "chain" => (json!({ "type": "string", "minLength": 1, "maxLength": 255 }), json!("ethereum")),
             "name_or_id" | "chain_id" => (json!({ "type": "string", "minLength": 1, "maxLength": 255 }), json!("base")),
+            "address" => (
+                json!({ "type": "string", "minLength": 1, "maxLength": 255 }),
+                json!("0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
+            ),
             "user_code" => (json!({ "type": "string", "minLength": 1, "maxLength": 64 }), json!("BCDF-GHJK")),
             _ => (json!({ "type": "string", "format": "uuid" }), json!("8f14e45f-ceea-467f-a83c-3b1a5f9e6d01")),
         };

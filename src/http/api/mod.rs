@@ -30,6 +30,8 @@ pub enum Tag {
     Intents,
     /// What they are simulated by.
     Simulation,
+    /// What signs nothing new.
+    Freezes,
     /// Vaults.
     Vaults,
     /// Secrets.
@@ -46,6 +48,8 @@ pub enum Tag {
     Organisation,
     /// The audit trail.
     Audit,
+    /// What is told to others.
+    Webhooks,
     /// Usage.
     Billing,
     /// What runs the installation.
@@ -57,7 +61,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    const ALL: [(Self, &'static str, &'static str); 18] = [
+    const ALL: [(Self, &'static str, &'static str); 20] = [
         (Self::Authentication, "Authentication", "Tokens for API keys, certificates, assertions and passwords."),
         (Self::Account, "Account", "A human's own account: second factor, API keys, password."),
         (Self::Agents, "Agents", "Programs that act for an organisation, and the guardrails that hold them."),
@@ -68,6 +72,7 @@ impl Tag {
             "Simulation",
             "By what an organisation's intents are simulated, and names for contracts' errors.",
         ),
+        (Self::Freezes, "Freezes", "The kill switch: what signs nothing new until a human lifts it."),
         (Self::Vaults, "Vaults", "What secrets are kept in."),
         (Self::Secrets, "Secrets", "Secrets and their versions."),
         (Self::Policies, "Policies", "Who may read, write and delete which secrets."),
@@ -76,6 +81,7 @@ impl Tag {
         (Self::Chains, "Chains", "The chains that this installation knows."),
         (Self::Organisation, "Organisation", "Members, invitations, settings, and the addresses that they come from."),
         (Self::Audit, "Audit", "What was done, by whom, from where."),
+        (Self::Webhooks, "Webhooks", "What happened, told to addresses of the organisation's own."),
         (Self::Billing, "Usage", "What was used. Nobody is billed."),
         (Self::Platform, "Platform", "For those who run the installation."),
         (Self::Health, "Health", "Whether the daemon works."),

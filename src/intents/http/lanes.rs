@@ -20,16 +20,18 @@ use crate::http::extract::Body;
 use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
-use crate::intents::frozen;
 use crate::intents::lanes::Lane;
 use crate::intents::store::{self, LaneState};
+use crate::intents::{api, frozen};
 
 /// Most rows of one page.
 const PAGE_MAX: i64 = 200;
 
 /// The routes.
 pub(super) fn routes() -> Routes {
-    Routes::new().route("/v1/lanes", get(list)).route("/v1/lanes/{chain}/{address}/resume", post(resume))
+    Routes::new()
+        .route("/v1/lanes", get(list, api::lanes()))
+        .route("/v1/lanes/{chain}/{address}/resume", post(resume, api::resume_lane()))
 }
 
 #[derive(Deserialize)]

@@ -17,13 +17,13 @@ use crate::http::extract::{Body, Members};
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, post};
 use crate::ids::{AgentId, IntentId};
-use crate::intents::{replace, view};
+use crate::intents::{api, replace, view};
 
 /// The routes.
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .route("/v1/agents/{agent_id}/transactions/{transaction_id}/cancel", post(cancel))
-        .route("/v1/agents/{agent_id}/transactions/{transaction_id}/speed-up", post(speed_up))
+        .route("/v1/agents/{agent_id}/transactions/{transaction_id}/cancel", post(cancel, api::cancel()))
+        .route("/v1/agents/{agent_id}/transactions/{transaction_id}/speed-up", post(speed_up, api::speed_up()))
 }
 
 /// The agent whose transaction it is, or a human who manages agents; also for agents that are deactivated or deleted, whose transactions
