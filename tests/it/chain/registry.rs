@@ -66,7 +66,7 @@ fn every_fault_names_its_chain_and_key() {
         ("https://polygonscan.com", "ftp://polygonscan.com", "chain \"polygon\": explorer_url:"),
         ("kind = \"op\"", "kind = \"plasma\"", "plasma"),
         ("kind = \"op\"", "kind = \"op\"\nl1_fee = true", "l1_fee"),
-        ("chain_id = 8453", "chain_id = -1", "line 32"),
+        ("chain_id = 8453", "chain_id = -1", "line 36"),
         ("chain_id = 8453", "", "missing field `chain_id`"),
     ];
     for (from, to, expected) in table {
@@ -110,6 +110,26 @@ fn threat_23_a_url_is_in_no_error_and_no_debug_text() {
     let toml = DEFAULT_CHAINS.replacen("kind = ", "rpc_url = \"https://hush.example\"\nkind = ", 1);
     let error = registry::read(&toml, |_| None).unwrap_err().to_string();
     assert!(error.contains("rpc_url") && !error.contains("hush"), "{error}");
+    let toml = DEFAULT_CHAINS.replacen("kind = ", "rpc_urls = [\"ftp://hush.example\"]\nkind = ", 1);
+    let error = registry::read(&toml, |_| None).unwrap_err().to_string();
+    assert!(error.contains("rpc_urls") && !error.contains("hush"), "{error}");
+}
+
+#[test]
+fn further_nodes_come_after_those_of_the_environment_and_each_once() {
+    let own = "rpc_urls = [\"https://b.example/\", \"https://c.example/\"]\nkind = ";
+    let toml = DEFAULT_CHAINS.replacen("kind = ", own, 1);
+    let variable =
+        |name: &str| (name == "INTENTD_RPC_URL_ETHEREUM").then(|| "https://a.example https://b.example".to_owned());
+    let nodes = |specs: Vec<ChainSpec>| {
+        let first = specs.into_iter().next().unwrap();
+        first.nodes().iter().map(|url| url.reveal().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        nodes(registry::read(&toml, variable).unwrap()),
+        ["https://a.example/", "https://b.example/", "https://c.example/"]
+    );
+    assert_eq!(nodes(registry::read(&toml, |_| None).unwrap()), ["https://b.example/", "https://c.example/"]);
 }
 
 #[tokio::test]

@@ -337,3 +337,27 @@ async fn threat_44_a_replacement_that_was_committed_and_not_sent_is_sent_by_the_
     assert_eq!(attempts(&stack, &agent, 0).await.len(), 2);
     assert!(stack.chain().request("eth_getTransactionReceipt", json!([hash(&sent)])).await.is_null());
 }
+
+#[tokio::test]
+async fn a_speed_up_is_simulated_where_a_submit_would_be() {
+    let stack = Stack::with(Options { anvil: by_hand, ..Options::default() }).await;
+    let agent = stack.agent(json!({})).await;
+    let sent = [agent.submit(pay("0.1")).await.expect(201), agent.submit(pay("0.1")).await.expect(201)];
+    stack.owner.patch("/v1/org/settings", &json!({"require_simulation": true})).await.expect(200);
+    // After the one before it, which is not mined either.
+    speed_up(&agent.client, &agent, &sent[1], json!({})).await.expect(200);
+    // By now the recipient takes nothing.
+    stack.chain().set_code(OTHER, &[0x60, 0, 0x60, 0, 0xfd]).await;
+    for client in [&agent.client, &stack.owner] {
+        let detail = speed_up(client, &agent, &sent[0], json!({})).await.refused(422);
+        assert!(detail.contains("would fail by now"), "{detail}");
+    }
+    assert_eq!(stack.count("SELECT count(*) FROM attempts").await, 3);
+    // What pays nobody needs no simulation.
+    for sent in &sent {
+        cancel(&agent.client, &agent, sent).await.expect(200);
+    }
+    stack.chain().mine(1).await;
+    stack.assert_settled("base", agent.signer, 0, 2).await;
+    assert_eq!(stack.count("SELECT count(*) FROM slots WHERE outcome = 'cancelled'").await, 2);
+}

@@ -107,7 +107,7 @@ async fn threat_05_the_windows_clock_never_runs_backwards() {
 
 #[tokio::test]
 async fn threat_05_bytes_hoarded_over_days_cannot_go_out_in_one_burst() {
-    let stack = Stack::start().await;
+    let stack = Stack::with(Options { confirmations: 3, ..Options::default() }).await;
     let agent = stack.agent(json!({"tx_daily_limit_eth": "1"})).await;
     let before = stack.chain().balance(OTHER).await;
     let mut hoard = Vec::new();
@@ -126,7 +126,9 @@ async fn threat_05_bytes_hoarded_over_days_cannot_go_out_in_one_burst() {
     for raw in &hoard {
         stack.chain().request("eth_sendRawTransaction", json!([raw])).await;
     }
+    // They are in blocks, and not final: the day is as full as it was.
     agent.submit(pay("0.3")).await.refused(403);
+    stack.chain().mine(3).await;
     stack.assert_settled("base", agent.signer, 0, 3).await;
     let burst = stack.chain().balance(OTHER).await - before;
     assert_eq!(burst, eth("0.9").0);

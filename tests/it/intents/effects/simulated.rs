@@ -131,7 +131,7 @@ async fn threat_38_a_node_that_does_not_answer_a_needed_simulation_is_could_not_
 
 #[tokio::test]
 async fn threat_16_what_comes_first_is_what_was_simulated_first_and_will_be_sent() {
-    let (stack, proxy) = proxied(Options::default()).await;
+    let (stack, proxy) = proxied(Options { daemons: 2, ..Options::default() }).await;
     let c = Contracts::on(stack.chain()).await;
     let agent = stack.agent(json!({})).await;
     let mut simulated = pay("0.001");
@@ -139,7 +139,8 @@ async fn threat_16_what_comes_first_is_what_was_simulated_first_and_will_be_sent
     proxy.on("eth_simulateV1", Act::Freeze);
     let (late, ()) = tokio::join!(agent.submit(simulated.clone()), async {
         proxy.wait_for("eth_simulateV1", 1, Duration::from_secs(10)).await;
-        agent.submit(pay("0.002")).await.expect(201);
+        // In its own daemon it would wait for its turn.
+        agent.at(&stack.daemons[1].url).submit(pay("0.002")).await.expect(201);
         proxy.clear();
     });
     assert!(late.refused(503).contains("other transactions of this key"));
