@@ -197,6 +197,8 @@ fn threat_21_an_agents_token_reaches_no_route_of_humans() {
         "POST /v1/agents/{agent_id}/transactions/sign",
         "POST /v1/agents/{agent_id}/transactions/simulate",
         "POST /v1/agents/{agent_id}/transactions/simulate-bundle",
+        "POST /v1/agents/{agent_id}/transactions/{transaction_id}/cancel",
+        "POST /v1/agents/{agent_id}/transactions/{transaction_id}/speed-up",
         "POST /v1/secrets/{secret_id}/share",
         "POST /v1/shares/{share_id}/accept",
         "POST /v1/shares/{share_id}/decline",
