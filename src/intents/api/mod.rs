@@ -6,7 +6,7 @@ mod transactions;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-pub use self::lanes::{lanes, resume_lane};
+pub use self::lanes::{Lane, LaneList, ResumeLane, ResumedLane, lanes, resume_lane};
 pub use self::transactions::{RefusedTransaction, SignedTransaction, Transaction, TransactionList};
 use crate::http::api::schemas::{Address, Amount, Id, Time, Wei, text, words};
 use crate::http::api::{Doc, Tag};
