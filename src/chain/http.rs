@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::api;
 use super::{Chain, ChainId};
+use crate::access::http::Ids;
 use crate::app::App;
 use crate::http::extract::Peer;
 use crate::http::problem::Problem;
@@ -29,7 +30,7 @@ async fn list(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Value>, Pr
 async fn get_one(
     State(app): State<Arc<App>>,
     peer: Peer,
-    Path(name_or_id): Path<String>,
+    Ids(name_or_id): Ids<String>,
 ) -> Result<Json<Value>, Problem> {
     app.limits.check_peer(peer.0)?;
     let chain =

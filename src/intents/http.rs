@@ -5,7 +5,8 @@ mod simulate;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use time::OffsetDateTime;
 use super::api;
 use super::parse::Kind;
 use super::{IntentError, Submitted, store, view};
-use crate::access::http::require;
+use crate::access::http::{Ids, require};
 use crate::access::{Action, Actor, Principal};
 use crate::agents;
 use crate::app::App;
@@ -45,7 +46,7 @@ pub fn routes() -> Routes {
 async fn submit(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
+    Ids(agent_id): Ids<String>,
     headers: HeaderMap,
     Body(Members(body)): Body<Members>,
 ) -> Result<Response, Problem> {
@@ -58,7 +59,7 @@ async fn submit(
 async fn sign(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
+    Ids(agent_id): Ids<String>,
     headers: HeaderMap,
     Body(Members(body)): Body<Members>,
 ) -> Result<Response, Problem> {
@@ -129,9 +130,10 @@ impl GetQuery {
 async fn get_one(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path((agent_id, transaction_id)): Path<(String, String)>,
-    Query(query): Query<GetQuery>,
+    Ids((agent_id, transaction_id)): Ids<(String, String)>,
+    query: Result<Query<GetQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let agent_id = readable_agent(&app, &principal, &agent_id).await?;
     let missing = || Problem::not_found("no such transaction");
     let id: IntentId = transaction_id.parse().map_err(|_| missing())?;
@@ -151,9 +153,10 @@ struct ListQuery {
 async fn list(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
-    Query(query): Query<ListQuery>,
+    Ids(agent_id): Ids<String>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let agent_id = readable_agent(&app, &principal, &agent_id).await?;
     let limit = match query.limit.as_deref().map(str::parse::<i64>) {
         None => 50,

@@ -142,8 +142,9 @@ pub struct Subscription {
     pub status: PlanStatus,
     /// Always 0.
     pub credit_balance_cents: i64,
-    /// The choice that was kept.
-    pub overage_method: OverageMethodName,
+    /// The choice that was kept, if there was one.
+    #[schema(required = true)]
+    pub overage_method: Option<OverageMethodName>,
     /// What was used.
     pub usage: SubscriptionUsage,
     /// What there may be.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::access::api::AccessTokenReply;
-use crate::http::api::schemas::{AccessToken, Email, Id, Time, TokenType, text, words};
+use crate::http::api::schemas::{AccessToken, Email, GivenEmail, Id, Time, TokenType, text, words};
 use crate::http::api::{Doc, Tag};
 use crate::orgs::members::api::Role;
 
@@ -34,7 +34,7 @@ words!(
 #[derive(ToSchema)]
 pub struct SignUp {
     /// Its address.
-    pub email: Email,
+    pub email: GivenEmail,
     /// Its password.
     pub password: NewPassword,
     /// The name to show.
@@ -275,6 +275,8 @@ pub fn change_password() -> Doc {
             "new_password": "better-Horse8battery",
         }))
         .empty(204, "It was changed.")
+        .problem(403, "The current password is not right.")
+        .problem(409, "The account has no password yet.")
 }
 
 /// Look at the own account.

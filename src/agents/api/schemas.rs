@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::guardrails::{Callable, ChainName, GivenChainGuardrails, OnChainAddress, TokenLimit};
-use crate::http::api::schemas::{Address, Amount, Description, Email, Id, JsonObject, Name, Time, text, words};
+use crate::http::api::schemas::{Address, Amount, Description, GivenEmail, Id, JsonObject, Name, Time, text, words};
 
 words!(
     /// How an agent proves who it is: by its key, a client certificate, or an assertion of its identity provider.
@@ -185,7 +185,7 @@ pub struct EnrollAgent {
     /// What it calls itself.
     pub name: Name,
     /// The human's address.
-    pub human_email: Email,
+    pub human_email: GivenEmail,
     /// What it is for.
     pub description: Option<Description>,
 }

@@ -219,8 +219,8 @@ impl<'a> Page<'a> {
                 if required(name) { " *" } else { "" },
                 escape(&self.kind(field)),
             );
-            let description =
-                field["description"].as_str().unwrap_or_else(|| text(&self.resolve(field)["description"]));
+            let description = field["description"].as_str().or_else(|| field["oneOf"][0]["description"].as_str());
+            let description = description.unwrap_or_else(|| text(&self.resolve(field)["description"]));
             inline(out, description);
             if self.object(field).is_some() {
                 self.fields(out, field, depth + 1);

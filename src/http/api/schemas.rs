@@ -95,6 +95,10 @@ text!(
     Email = "ada@example.com", format: format("email"), max_length: 320
 );
 text!(
+    /// An email address. Case and space around it do not matter.
+    GivenEmail = "ada@example.com", pattern: "^[^@]+@[^@]+$", max_length: 320
+);
+text!(
     /// The path of a secret: letters, digits, `-` and `_` in segments that `/` separates, beginning and ending with a letter or digit.
     SecretPath = "prod/db/password", pattern: PATH_PATTERN, max_length: 1024
 );

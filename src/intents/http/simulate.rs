@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::Value;
 
 use super::agent_id_of;
 use crate::access::Principal;
+use crate::access::http::Ids;
 use crate::app::App;
 use crate::http::extract::{Body, Members};
 use crate::http::problem::Problem;
@@ -17,7 +18,7 @@ use crate::intents::simulation;
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
+    Ids(agent_id): Ids<String>,
     Body(Members(body)): Body<Members>,
 ) -> Result<Json<Value>, Problem> {
     let agent_id = agent_id_of(&agent_id)?;
@@ -30,7 +31,7 @@ pub(super) async fn one(
 pub(super) async fn bundle(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(agent_id): Path<String>,
+    Ids(agent_id): Ids<String>,
     Body(Members(body)): Body<Members>,
 ) -> Result<Json<Value>, Problem> {
     let agent_id = agent_id_of(&agent_id)?;

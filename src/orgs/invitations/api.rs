@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::http::api::schemas::{Email, Id, Time, words};
+use crate::http::api::schemas::{Email, GivenEmail, Id, Time, words};
 use crate::http::api::{Doc, Tag};
 use crate::orgs::members::api::Role;
 use crate::users::api::{LetterCode, NewPassword};
@@ -17,7 +17,7 @@ words!(
 #[derive(ToSchema)]
 pub struct InviteMember {
     /// Their address.
-    pub email: Email,
+    pub email: GivenEmail,
     /// What they are to be; `member` if not given.
     pub role: Option<Role>,
 }
@@ -139,5 +139,6 @@ pub fn accept() -> Doc {
         )
         .problem(400, "Something is missing or does not fit, or the code is unknown, was used, or has ended.")
         .problem(403, "`resource_limit_exceeded`: there are as many members as there may be.")
+        .problem(404, "The organisation is not there any more.")
         .problem(409, "The address has an account already.")
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::api;
 use super::rules::{Fault, Request};
 use super::{ChainError, store};
-use crate::access::http::require;
+use crate::access::http::{Ids, require};
 use crate::access::{Action, Principal};
 use crate::app::App;
 use crate::audit::Resource;
@@ -72,7 +72,7 @@ async fn create(
 async fn change(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(chain_id): Path<String>,
+    Ids(chain_id): Ids<String>,
     Body(request): Body<Request>,
 ) -> Result<Json<Value>, Problem> {
     require_admin(&app, &principal, Resource::kind("chain")).await?;
@@ -84,7 +84,7 @@ async fn change(
 async fn remove(
     State(app): State<Arc<App>>,
     principal: Principal,
-    Path(chain_id): Path<String>,
+    Ids(chain_id): Ids<String>,
 ) -> Result<StatusCode, Problem> {
     require_admin(&app, &principal, Resource::kind("chain")).await?;
     let chain = find(&app, &chain_id)?;

@@ -13,7 +13,7 @@ text!(
 );
 words!(
     /// Whether the human has answered.
-    DeviceStatus: "pending" | "approved" | "denied" | "used"
+    DeviceStatus: "pending" | "approved" | "denied"
 );
 words!(
     /// What the human has answered.

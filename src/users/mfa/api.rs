@@ -111,7 +111,7 @@ pub fn verify_setup() -> Doc {
             "It is on.",
             json!({"enabled": true, "totp_enabled": true, "recovery_codes": ["k3v9-2m7q-x5tz"]}),
         )
-        .problem(401, "The credentials or the code are wrong.")
+        .problem(403, "The code is wrong.")
         .problem(409, "There is one already, or none was begun with.")
 }
 
@@ -136,6 +136,6 @@ pub fn turn_off() -> Doc {
     Doc::new(Tag::Account, "turnOffMfa", "Turn the second factor off")
         .body::<TurnOffMfa>(json!({"code": "492039"}))
         .empty(204, "It is off.")
-        .problem(401, "The credentials, the code or the password are wrong.")
-        .problem(409, "There is none.")
+        .problem(403, "The code or the password is wrong.")
+        .problem(409, "There is none, or the account has no password.")
 }

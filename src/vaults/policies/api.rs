@@ -18,7 +18,7 @@ text!(
 );
 text!(
     /// An hour of the day.
-    ClockTime = "08:00", pattern: "^[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?$"
+    ClockTime = "08:00", pattern: "^([01][0-9]|2[0-3]):[0-5][0-9]$"
 );
 
 /// A day of the week: `mon` to `sun`, `monday` to `sunday`, or a number from 1 for Monday to 7 (or 0) for Sunday.
@@ -51,7 +51,7 @@ pub struct TimeWindow {
     #[schema(max_length = 64, examples("Europe/Berlin"))]
     pub timezone: Option<String>,
     /// On which days; all of them if not given.
-    #[schema(max_items = 64)]
+    #[schema(min_items = 1, max_items = 14)]
     pub days: Option<Vec<Weekday>>,
 }
 

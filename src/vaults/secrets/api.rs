@@ -233,7 +233,7 @@ pub fn write() -> Doc {
         .reply::<SecretMetadata>(201, "The secret without its value.", metadata())
         .problem(400, BAD_PATH)
         .problem(403, "Refused by a rule; `resource_limit_exceeded` when there are as many secrets as there may be.")
-        .problem(422, "A signing key that is none: out of range, or encrypted by a client.")
+        .problem(422, "At a signing path, a key that is none: it is not a valid scalar.")
 }
 
 /// Read a secret.
@@ -296,15 +296,14 @@ pub fn versions_read() -> Doc {
 #[must_use]
 pub fn versions_disable() -> Doc {
     of_version(Doc::new(Tag::Secrets, "disableSecretVersion", "Disable one version of a secret"))
-        .says("It is kept, and not read any more.")
+        .says("It is kept, and not read any more, for good. A signing key that is that version signs nothing new.")
         .reply::<SecretVersion>(200, "The version.", {
             let mut disabled = version();
             disabled["state"] = json!("disabled");
             disabled["disabled_at"] = json!("2026-11-22T12:00:00Z");
             disabled
         })
-        .problem(410, "The secret is deleted, or the version destroyed.")
-        .problem(422, "It is a signing key.")
+        .problem(410, "The secret is deleted.")
 }
 
 /// Replace a secret's value by a random one.
@@ -317,7 +316,7 @@ pub fn versions_rotate() -> Doc {
         .problem(400, BAD_PATH)
         .problem(403, "Refused by a rule; `resource_limit_exceeded` when there are as many versions as there may be.")
         .problem(410, GONE)
-        .problem(422, "A random value is no value for it: clients encrypt it, or it is a signing key.")
+        .problem(422, "Clients encrypt the vault's values: a value of the daemon's is none of theirs.")
 }
 
 /// Undo the deletion of a secret.
