@@ -157,7 +157,7 @@ async fn the_document_and_its_page_are_served_and_need_nothing_from_elsewhere() 
     for (method, path, operation) in operations() {
         let id = operation["operationId"].as_str().unwrap();
         assert!(page.contains(&format!("<article id=\"{id}\">")), "the page has no {id}");
-        assert!(page.contains(&format!("{method} \"$INTENTD_URL{path}\"")), "the page has no call of {id}");
+        assert!(page.contains(&format!("{method} &quot;$INTENTD_URL{path}&quot;")), "the page has no call of {id}");
     }
     for outside in ["src=", "<script", "@import", "url(", "style="] {
         assert!(!page.contains(outside), "the page has {outside}");
