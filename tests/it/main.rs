@@ -17,6 +17,7 @@ mod hsm_faults;
 mod intents;
 mod keks;
 mod newcomer;
+mod openapi;
 mod orgs;
 mod platform;
 mod sharing;

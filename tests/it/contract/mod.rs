@@ -4,13 +4,11 @@
 mod agents;
 mod bodies;
 mod decided;
-mod document;
 mod errors;
 mod intents;
 mod keys;
 mod requests;
 mod secrets;
-mod surface;
 mod tokens;
 mod vaults;
 
