@@ -128,6 +128,11 @@ fn faults(schema: &Value, closed: bool, instance: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Whether a media type is one JSON value; lines of JSON are not.
+pub fn is_json(kind: &str) -> bool {
+    kind == "application/json" || kind.ends_with("+json")
+}
+
 /// # Panics
 /// When it is not what the document says. What no operation is about is somebody else's.
 pub fn check(exchange: &Exchange<'_>) {
@@ -146,7 +151,7 @@ pub fn check(exchange: &Exchange<'_>) {
         Some(content) => {
             let kind = exchange.kind.unwrap_or_default().split(';').next().unwrap_or_default();
             let Some(content) = content.get(kind) else { panic!("{what}: the document does not know {kind}") };
-            if kind.ends_with("json") {
+            if is_json(kind) {
                 let body: Value =
                     serde_json::from_slice(exchange.body).unwrap_or_else(|error| panic!("{what}: {error}"));
                 let faults = faults(&content["schema"], true, &body);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::client::Client;
 use crate::harness::stack::{Options, Stack};
-use crate::harness::truth::validator;
+use crate::harness::truth::{is_json, validator};
 
 /// Every operation: method, path, and what is said.
 fn operations() -> impl Iterator<Item = (String, &'static str, &'static Value)> {
@@ -74,7 +74,7 @@ fn every_operation_says_what_a_client_needs() {
         let request = &operation["requestBody"]["content"];
         let contents = replies.values().map(|reply| &resolve(reply)["content"]).chain([request]);
         for (kind, content) in contents.filter_map(Value::as_object).flatten() {
-            if kind.ends_with("json") {
+            if is_json(kind) {
                 let example = &content["example"];
                 assert!(!example.is_null(), "{id}: no example of {}", content["schema"]);
                 let faults: Vec<String> = validator(&content["schema"], kind == "application/problem+json")
@@ -157,7 +157,7 @@ async fn the_document_and_its_page_are_served_and_need_nothing_from_elsewhere() 
     for (method, path, operation) in operations() {
         let id = operation["operationId"].as_str().unwrap();
         assert!(page.contains(&format!("<article id=\"{id}\">")), "the page has no {id}");
-        assert!(page.contains(&format!("{method} \"$INTENTD_URL{path}\"")), "the page has no call of {id}");
+        assert!(page.contains(&format!("{method} &quot;$INTENTD_URL{path}&quot;")), "the page has no call of {id}");
     }
     for outside in ["src=", "<script", "@import", "url(", "style="] {
         assert!(!page.contains(outside), "the page has {outside}");

@@ -138,7 +138,7 @@ async fn what_is_never_taken_is_dead_and_listed_and_sent_again_on_demand() {
         stack.owner.post("/v1/freezes", &json!({"scope": "organisation", "reason": "a drill"})).await.expect(201);
     // One that says nothing holds up nobody else.
     until(SOON, "the others hear of it", async || of(&well, "freeze.create").len() == 1 && deaf.got().len() == 1).await;
-    stack.sql("UPDATE webhook_deliveries SET attempts = 19, due_at = now()").await;
+    stack.sql("UPDATE webhook_deliveries SET attempts = 24, due_at = now()").await;
     until(SOON, "it is dead", async || {
         let dead = stack.owner.get(&format!("{path}/deliveries?state=dead")).await.expect(200);
         dead["deliveries"].as_array().unwrap().len() == 1
@@ -148,7 +148,7 @@ async fn what_is_never_taken_is_dead_and_listed_and_sent_again_on_demand() {
     let one = &dead["deliveries"][0];
     assert_eq!(
         (&one["attempts"], &one["last_status"], &one["type"]),
-        (&json!(20), &json!(400), &json!("freeze.create"))
+        (&json!(25), &json!(400), &json!("freeze.create"))
     );
     assert_eq!(stack.owner.get(&format!("{path}/deliveries?state=pending")).await.expect(200)["deliveries"], json!([]));
     deaf.answer(200);
