@@ -151,9 +151,12 @@ impl Hsm {
         let absent = self
             .call(0, SLOW, move |open| {
                 let mut absent = Vec::new();
-                for kek in checked.iter().filter(|kek| kek.state != KekState::Retired) {
+                let retired = |kek: &Kek| kek.state == KekState::Retired;
+                for kek in checked.iter().filter(|kek| !retired(kek) || kek.purpose == KekPurpose::Audit) {
                     match canary::check(open, &checked, kek) {
-                        Err(Fault::Strange(..) | Fault::Refused(_)) if kek.state == KekState::Adding => {
+                        Err(Fault::Strange(..) | Fault::Refused(_))
+                            if kek.state == KekState::Adding || retired(kek) =>
+                        {
                             absent.push(kek.id);
                         }
                         checked => checked.map_err(|fault| missing(kek, fault))?,
