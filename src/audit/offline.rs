@@ -347,3 +347,165 @@ fn found(trail: Trail, id: EventId, events: &[Row]) -> Found {
         _ => Found::Twice,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hash::{self, Hash};
+    use super::super::lines::{Bytes, VERSION};
+    use super::super::{Actor, Event, Resource};
+    use super::*;
+    use crate::ids::OrgId;
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use serde_json::json;
+    use time::macros::datetime;
+
+    const TRAIL: Trail = Trail(Some(OrgId(Uuid::from_u128(7))));
+    const OTHER: Trail = Trail(Some(OrgId(Uuid::from_u128(8))));
+    const LENGTH: u64 = 1_200;
+
+    /// A chain as its lines, and what its links are.
+    struct Chain {
+        lines: Vec<String>,
+        hashes: Vec<Hash>,
+    }
+
+    fn chain(action: &'static str) -> Chain {
+        let mut chain = Chain { lines: Vec::new(), hashes: Vec::new() };
+        let mut prev = [0; 32];
+        for seq in 1..=LENGTH {
+            let event =
+                Event { org_id: TRAIL.0, ..Event::new(Actor::System, action, Resource::kind("test")) }.with("n", seq);
+            let hash = hash::of(&event.fields());
+            let row = json!({
+                "id": event.id, "action": action, "actor_type": "system", "actor_id": null, "resource_type": "test",
+                "resource_id": null, "details": event.details, "ip_address": null,
+                "created_at": crate::clock::rfc3339(event.created_at), "org_id": event.org_id, "hash": hex::encode(hash),
+            });
+            let link = Link::new(TRAIL, seq, event.id, &hash, prev);
+            let events = vec![serde_json::from_value(row).unwrap()];
+            let line = Line::Event { seq, prev: Bytes(prev), hash: Bytes(link.hash), event_id: event.id, events };
+            chain.lines.push(line.text().unwrap());
+            chain.hashes.push(link.hash);
+            prev = link.hash;
+        }
+        chain
+    }
+
+    impl Chain {
+        /// An export from behind `after`, with lines put in front of links.
+        fn export(&self, after: usize, put: &[(usize, &Checkpoint)]) -> String {
+            let last = |seq: usize| Bytes(seq.checked_sub(1).map_or([0; 32], |at| self.hashes[at]));
+            let trail = Line::Trail {
+                version: VERSION,
+                trail: TRAIL.uuid(),
+                after: after as u64,
+                after_hash: last(after),
+                head: LENGTH,
+                head_hash: last(self.hashes.len()),
+                at: datetime!(2026-11-21 12:00 UTC),
+            };
+            let mut text = trail.text().unwrap();
+            for seq in after + 1..=self.lines.len() + 1 {
+                for (_, checkpoint) in put.iter().filter(|(before, _)| *before == seq) {
+                    text += &Line::Checkpoint((*checkpoint).into()).text().unwrap();
+                }
+                text += self.lines.get(seq - 1).map_or("", |line| line);
+            }
+            text + &Line::End { trail: TRAIL.uuid(), seq: LENGTH }.text().unwrap()
+        }
+    }
+
+    struct Signer(Ed25519KeyPair);
+
+    impl Signer {
+        fn key(&self) -> [u8; 32] {
+            self.0.public_key().as_ref().try_into().unwrap()
+        }
+
+        fn sign(&self, trail: Trail, chain: &Chain, seq: usize) -> Checkpoint {
+            let (hash, key_id) = (chain.hashes[seq - 1], KekId(Uuid::max()));
+            let created_at = datetime!(2026-11-21 12:00 UTC);
+            let mut made = Checkpoint { trail, seq: seq as u64, hash, created_at, key_id, signature: [0; 64] };
+            made.signature = self.0.sign(&made.message()).as_ref().try_into().unwrap();
+            made
+        }
+
+        fn known(&self, checkpoints: &[&Checkpoint]) -> Known {
+            let checkpoints = checkpoints.iter().copied().cloned().collect();
+            Known { keys: vec![self.key()], checkpoints, ..Known::default() }
+        }
+    }
+
+    fn judged(file: &str, known: &Known) -> Judgement {
+        verify(file.as_bytes(), known).unwrap()
+    }
+
+    fn kind(outcome: &Outcome) -> Option<Kind> {
+        outcome.broken.as_ref().map(|broken| broken.kind)
+    }
+
+    #[test]
+    fn a_checkpoint_counts_only_when_it_was_held_against_its_link() {
+        let (genuine, forged) = (chain("secret.read"), chain("secret.list"));
+        let signer = Signer(Ed25519KeyPair::generate().unwrap());
+        let at: Vec<Checkpoint> = [100, 505, 1_000, 1_150].map(|seq| signer.sign(TRAIL, &genuine, seq)).into();
+        // As the daemon writes them: in front of the page of links that they are of.
+        let honest = genuine.export(0, &[(1, &at[0]), (501, &at[1]), (501, &at[2]), (1_001, &at[3])]);
+        let judgement = judged(&honest, &signer.known(&[&at[1]]));
+        let outcome = &judgement.outcomes[0];
+        assert_eq!((kind(outcome), outcome.proven_to, outcome.checkpoints), (None, Some(1_150), 4));
+        // Genuine lines in a chain that they are not of: wherever they are put, they prove nothing.
+        for put in [1, 100, 101, 513, 1_025, 1_201] {
+            let file = forged.export(0, &[(put, &at[0])]);
+            let outcome = judged(&file, &signer.known(&[])).outcomes.remove(0);
+            assert!(matches!(kind(&outcome), Some(Kind::Rewritten | Kind::Reordered)), "{put}: {outcome:?}");
+        }
+        // Nor does one pass over what was noted elsewhere.
+        for noted in &at {
+            let outcome = judged(&forged.export(0, &[]), &signer.known(&[noted])).outcomes.remove(0);
+            assert_eq!(kind(&outcome), Some(Kind::Rewritten));
+            assert_eq!(outcome.broken.unwrap().seq, Some(noted.seq));
+        }
+    }
+
+    #[test]
+    fn what_an_auditor_brings_along_is_used_or_said_not_to_be() {
+        let genuine = chain("secret.read");
+        let signer = Signer(Ed25519KeyPair::generate().unwrap());
+        let (ours, theirs) = (signer.sign(TRAIL, &genuine, 1_000), signer.sign(OTHER, &genuine, 50));
+        let file = genuine.export(0, &[]);
+        // A trail that is missing altogether, unless only the other one is asked for.
+        let known = signer.known(&[&ours, &theirs]);
+        let all = judged(&file, &known).outcomes;
+        assert_eq!(all.iter().map(kind).collect::<Vec<_>>(), [None, Some(Kind::Truncated)]);
+        assert_eq!((all[1].trail, all[0].proven_to), (OTHER, Some(1_000)));
+        let one = judged(&file, &Known { trails: vec![TRAIL], ..known }).outcomes;
+        assert_eq!(one.iter().map(kind).collect::<Vec<_>>(), [None]);
+        let absent = Known { trails: vec![OTHER], ..signer.known(&[]) };
+        assert_eq!(judged(&file, &absent).outcomes.iter().map(kind).collect::<Vec<_>>(), [Some(Kind::Truncated)]);
+        // Another key's, or nobody's.
+        let stranger = Signer(Ed25519KeyPair::generate().unwrap());
+        let judgement = judged(&file, &stranger.known(&[&ours]));
+        assert_eq!((judgement.unusable, judgement.outcomes[0].proven_to), (1, None));
+        let keyless = judged(&file, &Known { checkpoints: vec![ours.clone()], ..Known::default() });
+        assert_eq!((keyless.unusable, keyless.outcomes[0].proven_to), (1, None));
+        // No links at all, and a beginning that is left out.
+        let empty = Line::Trail {
+            version: VERSION,
+            trail: TRAIL.uuid(),
+            after: 0,
+            after_hash: Bytes([0; 32]),
+            head: 0,
+            head_hash: Bytes([0; 32]),
+            at: datetime!(2026-11-21 12:00 UTC),
+        };
+        let empty = empty.text().unwrap() + &Line::End { trail: TRAIL.uuid(), seq: 0 }.text().unwrap();
+        assert_eq!(kind(&judged(&empty, &signer.known(&[&ours])).outcomes[0]), Some(Kind::Truncated));
+        let tail = genuine.export(900, &[]);
+        assert_eq!(kind(&judged(&tail, &signer.known(&[&ours])).outcomes[0]), Some(Kind::Removed));
+        let outcome = judged(&tail, &Known { after: 900, ..signer.known(&[&ours]) }).outcomes.remove(0);
+        assert_eq!((kind(&outcome), outcome.proven_to), (None, Some(1_000)));
+        // Nothing in an export is passed over.
+        assert!(verify(file.replacen("\n", "\n\n", 1).as_bytes(), &signer.known(&[])).is_err());
+    }
+}

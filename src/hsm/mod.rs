@@ -132,7 +132,7 @@ impl Hsm {
     /// canary must check out. May be called again whenever the rows have changed; what is in flight goes on with the keys it began with.
     ///
     /// A key in state `adding`, which no row needs yet, may be missing: it is left out then ([`Hsm::adopted`] tells). Retired ones are kept
-    /// if they were adopted before, and forgotten when they are to be destroyed.
+    /// if they were adopted before, `audit` keys also if they are on the token, and all are forgotten when they are to be destroyed.
     ///
     /// # Errors
     /// [`HsmError::Fatal`] naming the key that is missing, loose or another one. Nothing is made, ever.
