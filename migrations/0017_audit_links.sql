@@ -15,7 +15,8 @@ CREATE TABLE audit_unlinked (
     -- Gives the links' order within what is visible together.
     id         bigint GENERATED ALWAYS AS IDENTITY,
     event_id   uuid NOT NULL,
-    event_hash bytea NOT NULL,
+    -- What has another length could not be linked, and would keep the rest of its trail waiting.
+    event_hash bytea NOT NULL CHECK (octet_length(event_hash) = 32),
     PRIMARY KEY (org_id, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX audit_unlinked_by_event ON audit_unlinked (event_id);
@@ -25,8 +26,9 @@ CREATE TABLE audit_heads (
     org_id         uuid PRIMARY KEY,
     seq            bigint NOT NULL DEFAULT 0 CHECK (seq >= 0),
     hash           bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex') CHECK (octet_length(hash) = 32),
-    -- Up to where, and when, the chain was signed last.
+    -- Up to where, when and by which key the chain was signed last: one that does not grow is signed again by the next key.
     checkpoint_seq bigint NOT NULL DEFAULT 0 CHECK (checkpoint_seq <= seq),
+    checkpoint_key uuid,
     checkpoint_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 
@@ -51,7 +53,7 @@ CREATE TABLE audit_checkpoints (
     -- The `audit` key. Not a foreign key: what it has signed needs its public half alone and keeps no key on the token.
     key_id     uuid NOT NULL,
     signature  bytea NOT NULL CHECK (octet_length(signature) = 64),
-    PRIMARY KEY (org_id, seq)
+    PRIMARY KEY (org_id, seq, key_id)
 );
 
 -- A trigger and not a statement of the daemon's: also what a daemon of an older version writes while others are replaced is linked.

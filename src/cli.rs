@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::audit::Trail;
 use crate::ids::OrgId;
 
 /// An Ethereum intents signing daemon whose keys stay in a PKCS#11 HSM.
@@ -112,7 +113,8 @@ Example:
   intentd audit verify audit.jsonl --key 3b6a27bc… --checkpoints /var/log/intentd/checkpoints.jsonl";
 
 const AUDIT_VERIFY: &str = "\
-Needs nothing but the files. Exit codes: 0 whole, 1 not readable, 3 broken, 4 (with --key) whole and no checkpoint of those keys proves it.
+Needs nothing but the files. Exit codes: 0 whole, 1 not readable, 3 broken, 4 (with --key) whole, and no checkpoint of those keys proves
+it, or some of --checkpoints are of other keys. Without --key, 0 says only that the file agrees with itself.
 
 What proves what: an event's hash, that it was edited; the links, that events were removed, put in or moved; a signed checkpoint, that
 nothing before it was changed by anybody who could compute all of that anew. That the end was cut off is shown only by a checkpoint that
@@ -183,8 +185,23 @@ pub struct AuditVerify {
     #[arg(long, value_parser = public_key)]
     pub key: Vec<[u8; 32]>,
     /// A file of checkpoints that was kept outside of the database. May be repeated: each daemon writes its own.
-    #[arg(long)]
+    #[arg(long, requires = "key")]
     pub checkpoints: Vec<PathBuf>,
+    /// Judge only this organisation's trail, or the `installation`'s own. May be repeated. Otherwise every trail that a checkpoint of
+    /// --checkpoints is of must be in the file.
+    #[arg(long, value_parser = trail)]
+    pub trail: Vec<Trail>,
+    /// The file may begin behind this link, as an export with --after does: what is before was judged another time.
+    #[arg(long, default_value_t = 0)]
+    pub after: u64,
+}
+
+fn trail(text: &str) -> Result<Trail, String> {
+    let wrong = || "must be an organisation's id, or `installation`".to_owned();
+    if text == "installation" {
+        return Ok(Trail(None));
+    }
+    text.parse::<OrgId>().map(|id| Trail::of_uuid(id.0)).map_err(|_| wrong())
 }
 
 /// 32 bytes in hex.

@@ -58,9 +58,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let checkpoints = app.config.audit.checkpoint_file.as_ref();
     let sink = crate::audit::checkpoints::Sink::open(checkpoints)
         .await
-        .context("cannot write to `audit.checkpoint_file` (environment: INTENTD_AUDIT_CHECKPOINT_FILE)")?;
+        .context("cannot read and write `audit.checkpoint_file` (environment: INTENTD_AUDIT_CHECKPOINT_FILE)")?;
     crate::audit::checkpoints::warn_about(&app);
-    app.tasks.spawn(crate::audit::chainer::keep_linking(Arc::clone(&app), sink));
+    app.tasks.spawn(crate::audit::chainer::keep_linking(Arc::clone(&app)));
+    app.tasks.spawn(crate::audit::signer::keep_signing(Arc::clone(&app), sink));
     app.tasks.spawn(crate::audit::Failures::keep_flushing(Arc::clone(&app)));
     app.tasks.spawn(crate::metering::Meter::keep_flushing(Arc::clone(&app)));
     app.tasks.spawn(platform::chains::keep_refreshing(Arc::clone(&app)));

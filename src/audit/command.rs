@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::export::Export;
-use super::offline::{self, Known, Outcome};
+use super::offline::{self, Judgement, Known, Outcome};
 use super::rules::Trail;
 use super::store::trail as store;
 use crate::cli::{AuditExport, AuditVerify};
@@ -16,7 +16,7 @@ use crate::db::Pool;
 
 /// Something was changed.
 const BROKEN: u8 = 3;
-/// Nothing shows a change, and no trusted checkpoint proves that there was none.
+/// Nothing shows a change, and no trusted checkpoint proves that there was none; or there are checkpoints that could not be used.
 const NOT_PROVEN: u8 = 4;
 /// Trails that are listed together.
 const TRAILS: i64 = 100;
@@ -69,19 +69,28 @@ pub async fn keys(pool: &Pool) -> anyhow::Result<()> {
 /// # Errors
 /// When the file cannot be judged (exit code 1).
 pub fn verify(options: &AuditVerify) -> anyhow::Result<ExitCode> {
-    let mut known = Known { keys: options.key.clone(), checkpoints: Vec::new() };
+    let (keys, trails) = (options.key.clone(), options.trail.clone());
+    let mut known = Known { keys, checkpoints: Vec::new(), trails, after: options.after };
     for path in &options.checkpoints {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let read = offline::read_checkpoints(BufReader::new(file));
-        known.checkpoints.extend(read.with_context(|| format!("{}", path.display()))?);
+        let strange = offline::read_checkpoints(BufReader::new(file), |checkpoint| known.checkpoints.push(checkpoint))
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        if let Some(first) = strange.first() {
+            eprintln!(
+                "{}: {} lines are no checkpoints and were passed over, the first of them line {first}: what a daemon was writing when it \
+                 died, or somebody has been at the file",
+                path.display(),
+                strange.len()
+            );
+        }
     }
-    let outcomes = if options.file == Path::new("-") {
+    let judgement = if options.file == Path::new("-") {
         offline::verify(std::io::stdin().lock(), &known)
     } else {
         let file = File::open(&options.file).with_context(|| format!("cannot read {}", options.file.display()))?;
         offline::verify(BufReader::new(file), &known)
     };
-    let outcomes = outcomes.with_context(|| format!("{}", options.file.display()))?;
+    let Judgement { outcomes, unusable } = judgement.with_context(|| format!("{}", options.file.display()))?;
     if outcomes.is_empty() {
         println!("BROKEN: the file has no audit trail at all");
         return Ok(ExitCode::from(BROKEN));
@@ -89,8 +98,10 @@ pub fn verify(options: &AuditVerify) -> anyhow::Result<ExitCode> {
     for outcome in &outcomes {
         println!("{}", in_words(outcome));
     }
-    for trail in offline::missing(&outcomes, &known) {
-        println!("{trail}: there are checkpoints, and it is not in this file");
+    if unusable > 0 {
+        println!(
+            "{unusable} checkpoints of --checkpoints are signed by none of --key and were not counted: is a key missing?"
+        );
     }
     let pinned = !known.keys.is_empty();
     if !pinned {
@@ -100,8 +111,8 @@ pub fn verify(options: &AuditVerify) -> anyhow::Result<ExitCode> {
         );
     }
     let broken = outcomes.iter().any(|outcome| outcome.broken.is_some());
-    let unproven = outcomes.iter().any(|outcome| outcome.proven_to.is_none() && outcome.links.1 > outcome.links.0);
-    Ok(ExitCode::from(match (broken, pinned && unproven) {
+    let unproven = outcomes.iter().any(|outcome| outcome.proven_to.is_none());
+    Ok(ExitCode::from(match (broken, pinned && (unproven || unusable > 0)) {
         (true, _) => BROKEN,
         (false, true) => NOT_PROVEN,
         (false, false) => 0,
@@ -116,8 +127,11 @@ fn in_words(outcome: &Outcome) -> String {
         let event = broken.event_id.map(|id| format!(", event {id}")).unwrap_or_default();
         return format!("{trail}: BROKEN ({}){at}{event}: {}", broken.kind.as_str(), broken.detail);
     }
+    if to == after && outcome.proven_to.is_none() {
+        return format!("{trail}: no links, and NOT PROVEN that there were none{}", waiting(outcome));
+    }
     if to == after {
-        return format!("{trail}: no links{}", waiting(outcome));
+        return format!("{trail}: no links after {after}; what is before is proven{}", waiting(outcome));
     }
     let proof = match outcome.proven_to {
         Some(proven) if proven == to => format!("proven by {} signed checkpoints", outcome.checkpoints),

@@ -1,5 +1,5 @@
-//! A trail as lines, a page at a time: links with their events and checkpoints in order, then events without a link. Nothing but the place
-//! is kept between pages, and no connection.
+//! A trail as lines, a page at a time: checkpoints, and behind them the links that they are of with their events, in order; then events
+//! without a link. Nothing but the place is kept between pages, and no connection.
 
 use std::collections::HashMap;
 
@@ -37,6 +37,9 @@ pub enum ExportError {
     /// It was to begin behind a link that is not there.
     #[error("the chain has no link {0}")]
     NoLink(u64),
+    /// What is stored cannot be written down.
+    #[error("a row of the trail has no form as a line")]
+    Line(#[from] serde_json::Error),
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -83,9 +86,9 @@ impl Export {
             head_hash: Bytes(end.head.1),
             at: clock::now(),
         };
-        text.push_str(&line.text());
+        text.push_str(&line.text()?);
         for (key_id, public_key) in store::keys(conn).await? {
-            text.push_str(&Line::Key { key_id, public_key: Bytes(public_key) }.text());
+            text.push_str(&Line::Key { key_id, public_key: Bytes(public_key) }.text()?);
         }
         // What is signed of the place where it begins is worth having.
         if let Some(before) = after.checked_sub(1) {
@@ -94,9 +97,15 @@ impl Export {
         Ok(Stage::Links(after, end))
     }
 
-    async fn checkpoints(&self, conn: &mut Connection, after: u64, to: u64, text: &mut String) -> Result<(), DbError> {
-        for checkpoint in store::checkpoints(conn, self.trail, after, to, PAGE).await? {
-            text.push_str(&Line::Checkpoint((&checkpoint).into()).text());
+    async fn checkpoints(
+        &self,
+        conn: &mut Connection,
+        after: u64,
+        to: u64,
+        text: &mut String,
+    ) -> Result<(), ExportError> {
+        for checkpoint in store::checkpoints(conn, self.trail, after, to).await? {
+            text.push_str(&Line::Checkpoint((&checkpoint).into()).text()?);
         }
         Ok(())
     }
@@ -113,14 +122,15 @@ impl Export {
             self.checkpoints(conn, end.last.max(after), end.checkpoint, text).await?;
             return Ok(Stage::Events(None, end));
         };
+        // In front of the links: who reads the file once holds each link against all that was signed of it.
+        self.checkpoints(conn, after, last.seq, text).await?;
         let ids: Vec<EventId> = page.iter().map(|link| link.event_id).collect();
         let mut events = by_id(store::events(conn, &ids).await?);
         for Link { seq, event_id, prev, hash } in &page {
             let events = events.remove(event_id).unwrap_or_default();
             let (prev, hash) = (Bytes(*prev), Bytes(*hash));
-            text.push_str(&Line::Event { seq: *seq, prev, hash, event_id: *event_id, events }.text());
+            text.push_str(&Line::Event { seq: *seq, prev, hash, event_id: *event_id, events }.text()?);
         }
-        self.checkpoints(conn, after, last.seq, text).await?;
         Ok(Stage::Links(last.seq, end))
     }
 
@@ -133,7 +143,7 @@ impl Export {
     ) -> Result<Stage, ExportError> {
         let seen = store::seen(conn, self.trail, after, PAGE).await?;
         let Some(last) = seen.last() else {
-            text.push_str(&Line::End { trail: self.trail.uuid(), seq: end.last }.text());
+            text.push_str(&Line::End { trail: self.trail.uuid(), seq: end.last }.text()?);
             return Ok(Stage::Done);
         };
         let unlinked: Vec<_> = seen.iter().filter(|event| !event.linked).collect();
@@ -141,7 +151,7 @@ impl Export {
         let mut events = if ids.is_empty() { HashMap::new() } else { by_id(store::events(conn, &ids).await?) };
         for event in unlinked {
             let events = events.remove(&event.id).unwrap_or_default();
-            text.push_str(&Line::Unlinked { queued: event.queued, event_id: event.id, events }.text());
+            text.push_str(&Line::Unlinked { queued: event.queued, event_id: event.id, events }.text()?);
         }
         Ok(Stage::Events(Some((last.created_at, last.id)), end))
     }

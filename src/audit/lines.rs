@@ -119,12 +119,13 @@ impl From<CheckpointLine> for Checkpoint {
 
 impl Line {
     /// As text, with the end of the line.
-    #[must_use]
-    pub fn text(&self) -> String {
-        // Nothing in it can fail to be written: keys are texts.
-        let mut text = serde_json::to_string(self).unwrap_or_default();
+    ///
+    /// # Errors
+    /// What JSON has no form for, as a time in a year of five digits.
+    pub fn text(&self) -> Result<String, serde_json::Error> {
+        let mut text = serde_json::to_string(self)?;
         text.push('\n');
-        text
+        Ok(text)
     }
 }
 

@@ -2,8 +2,8 @@
 //! get one too. No secret value and no signed bytes are ever part of one.
 //!
 //! That nothing was changed afterwards can be proven: each event is stored with the hash of all its fields; `chainer` gives it a link in
-//! its organisation's hash chain within a second, behind the requests and with no lock that they wait for; and `checkpoints` has the
-//! chains' ends signed in the HSM, in the database and outside of it. `rules` is the proof, walked over the database by `verify` and over an
+//! its organisation's hash chain within a second, behind the requests and with no lock that they wait for; and `signer` has the chains' ends
+//! signed in the HSM, after it has walked them, for the database and for a file outside of it (`checkpoints`). `rules` is the proof, walked over the database by `verify` and over an
 //! exported file by `offline`.
 
 pub mod api;
@@ -17,6 +17,7 @@ pub mod http;
 pub mod lines;
 pub mod offline;
 pub mod rules;
+pub mod signer;
 pub mod store;
 pub mod verify;
 

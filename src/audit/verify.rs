@@ -13,7 +13,7 @@ use super::hash::Hash;
 use super::rules::{Break, Checkpoint, Entry, Found, Kind, Link, Trail, Walk};
 use super::store::Row;
 use super::store::trail as store;
-use crate::db::{DbError, Pool};
+use crate::db::{Connection, DbError, Pool};
 use crate::ids::{EventId, KekId};
 
 /// Links and events that one call looks at.
@@ -80,6 +80,8 @@ pub struct Verdict {
     pub from: u64,
     /// … to here.
     pub to: u64,
+    /// The hash of that link.
+    pub last: Hash,
     /// Its length by its own head.
     pub head: u64,
     /// Checkpoints that fit.
@@ -98,40 +100,21 @@ pub struct Verdict {
 /// As any statement: nothing is said about the trail then.
 pub async fn verify(pool: &Pool, trail: Trail, cursor: Cursor, keys: &[(KekId, [u8; 32])]) -> Result<Verdict, DbError> {
     let mut conn = pool.acquire().await?;
-    let end = store::end(&mut conn, trail).await?;
-    let from = if let Cursor::Links(seq, _) = cursor { seq } else { end.last };
-    let mut verdict = Verdict {
-        checked: 0,
-        verified: 0,
-        broken: None,
-        next: None,
-        from,
-        to: from,
-        head: end.head.0,
-        checkpoints: 0,
-        unknown_checkpoints: 0,
-        proven_to: None,
-        waiting: store::waiting(&mut conn, trail).await?,
-    };
-    let mut events_from = match cursor {
-        Cursor::Events(at) => Some(at),
-        Cursor::Links(seq, hash) => {
-            let mut walk = Walk::from(trail, seq, hash);
-            let outcome = links(&mut conn, trail, &mut walk, end, keys, &mut verdict).await?;
-            verdict.to = walk.seq();
-            match outcome {
-                Err(broken) => {
-                    verdict.broken = Some(broken);
-                    return Ok(verdict);
-                }
-                Ok(true) => Some(None),
-                Ok(false) => {
-                    verdict.next = Some(Cursor::Links(walk.seq(), walk.hash()));
-                    None
-                }
-            }
+    let mut verdict = match cursor {
+        Cursor::Links(seq, hash) => verify_links(&mut conn, trail, (seq, hash), keys).await?,
+        Cursor::Events(_) => {
+            let end = store::end(&mut conn, trail).await?;
+            Verdict { next: Some(cursor), ..Verdict::at(end.last, [0; 32], end) }
         }
     };
+    verdict.waiting = store::waiting(&mut conn, trail).await?;
+    let mut events_from = match verdict.next {
+        Some(Cursor::Events(at)) => Some(at),
+        _ => None,
+    };
+    if events_from.is_some() {
+        verdict.next = None;
+    }
     while let Some(after) = events_from {
         let room = ROWS_MAX.saturating_sub(verdict.checked).min(PAGE);
         if room == 0 {
@@ -156,17 +139,58 @@ pub fn never_linked(id: EventId) -> Break {
     Break { kind: Kind::Inserted, seq: None, event_id: Some(id), detail }
 }
 
+/// The part of [`verify`] that goes over links, from behind one that is known to be good: `next` says where to go on in the links, or, at
+/// their end, that the events are next. What is whole to its end fits the chain's head.
+///
+/// # Errors
+/// As any statement.
+pub async fn verify_links(
+    conn: &mut Connection,
+    trail: Trail,
+    (seq, hash): (u64, Hash),
+    keys: &[(KekId, [u8; 32])],
+) -> Result<Verdict, DbError> {
+    let end = store::end(conn, trail).await?;
+    let (mut walk, mut verdict) = (Walk::from(trail, seq, hash), Verdict::at(seq, hash, end));
+    let outcome = links(conn, trail, &mut walk, end, keys, &mut verdict).await?;
+    (verdict.to, verdict.last) = (walk.seq(), walk.hash());
+    match outcome {
+        Err(broken) => verdict.broken = Some(broken),
+        Ok(true) => verdict.next = Some(Cursor::Events(None)),
+        Ok(false) => verdict.next = Some(Cursor::Links(walk.seq(), walk.hash())),
+    }
+    Ok(verdict)
+}
+
+impl Verdict {
+    /// Nothing was looked at yet.
+    fn at(from: u64, last: Hash, end: store::End) -> Self {
+        Self {
+            checked: 0,
+            verified: 0,
+            broken: None,
+            next: None,
+            from,
+            to: from,
+            last,
+            head: end.head.0,
+            checkpoints: 0,
+            unknown_checkpoints: 0,
+            proven_to: None,
+            waiting: 0,
+        }
+    }
+}
+
 /// `Ok(true)`: to the end of the links; `Ok(false)`: as far as one call goes.
 async fn links(
-    conn: &mut crate::db::Connection,
+    conn: &mut Connection,
     trail: Trail,
     walk: &mut Walk,
     end: store::End,
     keys: &[(KekId, [u8; 32])],
     verdict: &mut Verdict,
 ) -> Result<Result<bool, Break>, DbError> {
-    // At most one for each link that is looked at; those beyond the end are few, unless somebody has made them.
-    let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
     while walk.seq() < end.last {
         let room = ROWS_MAX.saturating_sub(verdict.checked).min(PAGE);
         if room == 0 {
@@ -174,7 +198,7 @@ async fn links(
         }
         let page = store::links(conn, trail, walk.seq(), end.last, i64::try_from(room).unwrap_or(0)).await?;
         let Some(last) = page.last() else { break };
-        let checkpoints = store::checkpoints(conn, trail, walk.seq(), last.seq, limit).await?;
+        let checkpoints = store::checkpoints(conn, trail, walk.seq(), last.seq).await?;
         let ids: Vec<EventId> = page.iter().map(|link| link.event_id).collect();
         let entries = entries(trail, &page, store::events(conn, &ids).await?);
         let (good, forged) = judged(checkpoints, keys, verdict);
@@ -193,7 +217,7 @@ async fn links(
             return Ok(Err(broken));
         }
     }
-    let beyond = store::checkpoints(conn, trail, walk.seq(), end.checkpoint, limit).await?;
+    let beyond = store::checkpoints(conn, trail, walk.seq(), end.checkpoint).await?;
     let (good, forged) = judged(beyond, keys, verdict);
     Ok(at_the_end(walk, end, &good).and(forged.map_or(Ok(true), Err)))
 }
@@ -218,6 +242,11 @@ fn judged(
     verdict: &mut Verdict,
 ) -> (Vec<Checkpoint>, Option<Break>) {
     let (mut good, mut forged) = (Vec::new(), None);
+    // Behind the last of so many there may be others, which were not read.
+    if let Some(last) = checkpoints.get(store::CHECKPOINTS_MAX - 1) {
+        let detail = format!("there are more checkpoints up to {} than anybody has signed", last.seq);
+        forged = Some(Break { kind: Kind::Forged, seq: Some(last.seq), event_id: None, detail });
+    }
     for checkpoint in checkpoints {
         match keys.iter().find(|(id, _)| *id == checkpoint.key_id) {
             None => verdict.unknown_checkpoints += 1,

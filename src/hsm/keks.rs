@@ -139,13 +139,14 @@ pub(super) struct Keyring {
 
 impl Keyring {
     /// The usable rows. Retired ones are left out, unless `known` has them: what was read before they were retired may still be on its
-    /// way. Keys that are to be destroyed are left out in any case.
+    /// way; or they are `audit` keys: what they have signed is believed for as long as the token vouches for them. Keys that are to be
+    /// destroyed are left out in any case.
     ///
     /// # Errors
     /// [`HsmError::Fatal`] unless there is exactly one active key for each purpose that is needed.
     pub(super) fn new(mut keks: Vec<Kek>, needs_seal: bool, known: Option<&Self>) -> Result<Self, HsmError> {
         let is_known = |kek: &Kek| known.is_some_and(|ring| ring.keks.iter().any(|known| known.id == kek.id));
-        keks.retain(|kek| kek.state != KekState::Retired || is_known(kek));
+        keks.retain(|kek| kek.state != KekState::Retired || kek.purpose == KekPurpose::Audit || is_known(kek));
         let ring = Self::unchecked(keks);
         for purpose in KekPurpose::ALL {
             let count = ring.keks.iter().filter(|kek| kek.purpose == purpose && kek.state == KekState::Active).count();

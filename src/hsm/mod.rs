@@ -132,7 +132,7 @@ impl Hsm {
     /// canary must check out. May be called again whenever the rows have changed; what is in flight goes on with the keys it began with.
     ///
     /// A key in state `adding`, which no row needs yet, may be missing: it is left out then ([`Hsm::adopted`] tells). Retired ones are kept
-    /// if they were adopted before, and forgotten when they are to be destroyed.
+    /// if they were adopted before, `audit` keys also if they are on the token, and all are forgotten when they are to be destroyed.
     ///
     /// # Errors
     /// [`HsmError::Fatal`] naming the key that is missing, loose or another one. Nothing is made, ever.
@@ -151,9 +151,12 @@ impl Hsm {
         let absent = self
             .call(0, SLOW, move |open| {
                 let mut absent = Vec::new();
-                for kek in checked.iter().filter(|kek| kek.state != KekState::Retired) {
+                let retired = |kek: &Kek| kek.state == KekState::Retired;
+                for kek in checked.iter().filter(|kek| !retired(kek) || kek.purpose == KekPurpose::Audit) {
                     match canary::check(open, &checked, kek) {
-                        Err(Fault::Strange(..) | Fault::Refused(_)) if kek.state == KekState::Adding => {
+                        Err(Fault::Strange(..) | Fault::Refused(_))
+                            if kek.state == KekState::Adding || retired(kek) =>
+                        {
                             absent.push(kek.id);
                         }
                         checked => checked.map_err(|fault| missing(kek, fault))?,

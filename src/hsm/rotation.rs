@@ -72,13 +72,14 @@ impl Hsm {
     /// daemon may use already. Each with its `kid`, the active one first.
     #[must_use]
     pub fn jwt_public_keys(&self) -> Vec<(KekId, [u8; 32])> {
-        self.public_keys(KekPurpose::Jwt)
+        self.public_keys(KekPurpose::Jwt, |state| state != KekState::Retired)
     }
 
-    /// The public keys of the `audit` keys that are on the token and proved by their canaries, the active one first.
+    /// The public keys of the `audit` keys that are on the token and proved by their canaries, retired ones included: what they signed
+    /// stays signed. The active one first.
     #[must_use]
     pub fn audit_public_keys(&self) -> Vec<(KekId, [u8; 32])> {
-        self.public_keys(KekPurpose::Audit)
+        self.public_keys(KekPurpose::Audit, |_| true)
     }
 
     /// The `audit` key that signs checkpoints now. `None`: the installation has none yet.
@@ -87,10 +88,10 @@ impl Hsm {
         Some(self.inner.shared.keyring()?.active(KekPurpose::Audit)?.id)
     }
 
-    fn public_keys(&self, purpose: KekPurpose) -> Vec<(KekId, [u8; 32])> {
+    fn public_keys(&self, purpose: KekPurpose, fits: impl Fn(KekState) -> bool) -> Vec<(KekId, [u8; 32])> {
         let ring = self.inner.shared.keyring();
         let mut keys: Vec<&Kek> = ring.iter().flat_map(|ring| ring.iter()).collect();
-        keys.retain(|kek| kek.purpose == purpose && kek.state != KekState::Retired);
+        keys.retain(|kek| kek.purpose == purpose && fits(kek.state));
         keys.sort_by_key(|kek| kek.state != KekState::Active);
         keys.iter().filter_map(|kek| Some((kek.id, kek.public_key.as_deref()?.try_into().ok()?))).collect()
     }

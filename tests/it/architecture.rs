@@ -145,6 +145,16 @@ fn statements_are_in_stores() {
 }
 
 #[test]
+fn the_audit_trail_is_written_in_one_place() {
+    // What tells others of events, as webhooks do, reads them.
+    for source in sources_in("src").iter().filter(|source| !source.under("audit/store")) {
+        for statement in ["INTO audit_", "UPDATE audit_", "DELETE FROM audit_", "TRUNCATE audit_"] {
+            assert!(!source.shipped().contains(statement), "{} has its own {statement}…", source.path);
+        }
+    }
+}
+
+#[test]
 fn http_is_spoken_in_http_files_only() {
     let allowed =
         |source: &Source| source.path.contains("/http/") || source.name() == "http.rs" || source.path == "src/serve.rs";

@@ -67,10 +67,20 @@ async fn verify(
 }
 
 fn render(verdict: &Verdict) -> Value {
+    // Events and links agree, and whoever wrote to the database may have seen to that: checkpoints are there, and not one is believed.
+    let nothing_believed = verdict.checkpoints == 0 && verdict.unknown_checkpoints > 0;
+    let words = match (verdict.next.is_some(), nothing_believed) {
+        (true, false) => "whole so far: go on with next_cursor",
+        (true, true) => {
+            "whole so far, and not proven: its checkpoints are of keys that are not on the token; go on with next_cursor"
+        }
+        (false, false) => "whole",
+        (false, true) => "whole, and not proven: its checkpoints are of keys that are not on the token",
+    };
     let mut body = json!({
         "scheme": SCHEME,
         "chain_valid": true,
-        "verdict": if verdict.next.is_some() { "whole so far: go on with next_cursor" } else { "whole" },
+        "verdict": words,
         "events_checked": verdict.checked,
         "events_verified": verdict.verified,
         "links": { "after": verdict.from, "to": verdict.to, "head": verdict.head },
@@ -128,6 +138,7 @@ async fn export(
         Ok(text) => text.unwrap_or_default(),
         Err(ExportError::NoLink(seq)) => return Err(Problem::not_found(format!("the chain has no link {seq}"))),
         Err(ExportError::Db(error)) => return Err(error.into()),
+        Err(error @ ExportError::Line(_)) => return Err(Problem::internal(&error)),
     };
     let rest = futures::stream::try_unfold((app, principal, begun), |(app, principal, mut export)| async move {
         match export.next(&app.db).await {

@@ -9,7 +9,7 @@ use super::trail::{hash_of, number};
 use crate::audit::hash::Hash;
 use crate::audit::rules::{Checkpoint, Link, Trail};
 use crate::db::DbError;
-use crate::ids::EventId;
+use crate::ids::{EventId, KekId};
 
 /// Trails that have events without a link, in the order of their ids, behind `after`. Costs one look into the index for each.
 ///
@@ -159,41 +159,48 @@ impl Columns {
     }
 }
 
-/// Ends of chains that are due to be signed: so many links behind the last checkpoint, or grown and so old.
+/// Chains that are due to be signed: so many links behind the last checkpoint, or grown and so old (in seconds), or signed to their end by
+/// another key than `key`. They take turns: those behind `last` come first.
 ///
 /// # Errors
 /// As any statement.
 pub async fn due(
     conn: &mut PgConnection,
-    links: u32,
-    seconds: u32,
+    (links, seconds): (u32, u32),
+    key: KekId,
+    last: Uuid,
     limit: i64,
-) -> Result<Vec<(Trail, u64, Hash)>, DbError> {
-    let rows: Vec<(Uuid, i64, Vec<u8>)> = sqlx::query_as(
-        "SELECT org_id, seq, hash FROM audit_heads
-         WHERE seq > checkpoint_seq
-           AND (seq - checkpoint_seq >= $1 OR checkpoint_at <= clock_timestamp() - make_interval(secs => $2))
-         LIMIT $3",
+) -> Result<Vec<Trail>, DbError> {
+    let rows: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT org_id FROM audit_heads
+         WHERE (seq > checkpoint_seq
+                AND (seq - checkpoint_seq >= $1 OR checkpoint_at <= clock_timestamp() - make_interval(secs => $2)))
+            OR (seq > 0 AND seq = checkpoint_seq AND checkpoint_key IS DISTINCT FROM $3)
+         ORDER BY org_id <= $4, org_id LIMIT $5",
     )
     .bind(i64::from(links))
     .bind(f64::from(seconds))
+    .bind(key)
+    .bind(last)
     .bind(limit)
     .fetch_all(conn)
     .await?;
-    rows.into_iter().map(|(trail, seq, hash)| Ok((Trail::of_uuid(trail), number(seq), hash_of(&hash)?))).collect()
+    Ok(rows.into_iter().map(Trail::of_uuid).collect())
 }
 
-/// Stores a checkpoint. `false`: another daemon was faster.
+/// Stores a checkpoint. Nothing happens when another daemon was faster, or has signed more.
 ///
 /// # Errors
 /// As any statement.
-pub async fn store_checkpoint(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Result<bool, DbError> {
-    let done = sqlx::query(
+pub async fn store_checkpoint(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Result<(), DbError> {
+    // A row that is there already, which nobody of ours has written, keeps no other from being signed.
+    sqlx::query(
         "WITH moved AS (
-             UPDATE audit_heads SET checkpoint_seq = $2, checkpoint_at = clock_timestamp()
-             WHERE org_id = $1 AND checkpoint_seq < $2 RETURNING org_id)
+             UPDATE audit_heads SET checkpoint_seq = $2, checkpoint_key = $5, checkpoint_at = clock_timestamp()
+             WHERE org_id = $1 AND seq >= $2
+               AND (checkpoint_seq < $2 OR (checkpoint_seq = $2 AND checkpoint_key IS DISTINCT FROM $5)) RETURNING org_id)
          INSERT INTO audit_checkpoints (org_id, seq, hash, created_at, key_id, signature)
-         SELECT org_id, $2, $3, $4, $5, $6 FROM moved",
+         SELECT org_id, $2, $3, $4, $5, $6 FROM moved ON CONFLICT DO NOTHING",
     )
     .bind(checkpoint.trail.uuid())
     .bind(checkpoint.seq.cast_signed())
@@ -203,5 +210,5 @@ pub async fn store_checkpoint(conn: &mut PgConnection, checkpoint: &Checkpoint) 
     .bind(checkpoint.signature.as_slice())
     .execute(conn)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
 }

@@ -114,7 +114,10 @@ struct CheckpointRow {
     signature: Vec<u8>,
 }
 
-/// Checkpoints behind `after` up to `to`, in order. Their signatures have not been looked at.
+/// More than this in one answer nobody has signed: a link is signed once by each key, a key is replaced a few times a year.
+pub const CHECKPOINTS_MAX: usize = 10_000;
+
+/// Checkpoints behind `after` up to `to`, in order, at most [`CHECKPOINTS_MAX`]. Their signatures have not been looked at.
 ///
 /// # Errors
 /// As any statement.
@@ -123,16 +126,15 @@ pub async fn checkpoints(
     trail: Trail,
     after: u64,
     to: u64,
-    limit: i64,
 ) -> Result<Vec<Checkpoint>, DbError> {
     let rows: Vec<CheckpointRow> = sqlx::query_as(
         "SELECT seq, hash, created_at, key_id, signature FROM audit_checkpoints
-         WHERE org_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4",
+         WHERE org_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq, key_id LIMIT $4",
     )
     .bind(trail.uuid())
     .bind(after.cast_signed())
     .bind(to.cast_signed())
-    .bind(limit)
+    .bind(i64::try_from(CHECKPOINTS_MAX).unwrap_or(i64::MAX))
     .fetch_all(conn)
     .await?;
     rows.into_iter().map(|row| read(trail, row)).collect()
@@ -150,7 +152,7 @@ pub async fn newest_checkpoints(
 ) -> Result<Vec<Checkpoint>, DbError> {
     let rows: Vec<CheckpointRow> = sqlx::query_as(
         "SELECT seq, hash, created_at, key_id, signature FROM audit_checkpoints
-         WHERE org_id = $1 AND seq <= $2 ORDER BY seq DESC LIMIT $3",
+         WHERE org_id = $1 AND seq <= $2 ORDER BY seq DESC, key_id LIMIT $3",
     )
     .bind(trail.uuid())
     .bind(i64::try_from(seq).unwrap_or(i64::MAX))
@@ -228,13 +230,14 @@ pub async fn waiting(conn: &mut PgConnection, trail: Trail) -> Result<i64, DbErr
     Ok(count)
 }
 
-/// The next trails in the order of their ids: the installation's, every organisation's, and any that has a head.
+/// The next trails in the order of their ids: the installation's when it has events, every organisation's, and any that has a head.
 ///
 /// # Errors
 /// As any statement.
 pub async fn trails(conn: &mut PgConnection, after: Option<Trail>, limit: i64) -> Result<Vec<Trail>, DbError> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "SELECT id FROM (SELECT '00000000-0000-0000-0000-000000000000'::uuid AS id
+                 WHERE EXISTS (SELECT 1 FROM audit_events WHERE org_id IS NULL)
              UNION SELECT id FROM organisations UNION SELECT org_id FROM audit_heads) every
          WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2",
     )

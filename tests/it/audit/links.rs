@@ -137,5 +137,19 @@ async fn an_installation_from_before_gets_its_links_at_once_and_its_key_by_init(
     signed(&stack).await;
     let by = "SELECT count(DISTINCT key_id) FROM audit_checkpoints";
     until(SOON, "the new key signs", async || stack.count(by).await == 2).await;
-    whole(&stack).await;
+    let old = "SELECT count(*) FROM audit_heads WHERE checkpoint_key <> (SELECT id FROM keks WHERE purpose = 'audit' AND state = 'active')";
+    until(SOON, "chains that do not grow are signed anew", async || stack.count(old).await == 0).await;
+    // Also where it is retired, for a daemon that comes later, and when somebody has retired both, which leaves nothing signed, aloud.
+    stack.sql("UPDATE keks SET state = 'retired', retired_at = clock_timestamp() WHERE purpose = 'audit'").await;
+    stack.add_daemon("second").await;
+    let second = stack.owner.at(&stack.daemons[1].url);
+    let verdict = second.get("/v1/audit/verify").await.expect(200);
+    assert_eq!(verdict["checkpoints_of_other_keys"], 0, "{verdict}");
+    assert!(verdict["checkpoints_verified"].as_i64() >= Some(2), "{verdict}");
+    let silent = "not signed any more";
+    until(SOON, "it is said", async || stack.daemons[1].log_text().contains(silent)).await;
+    // What no key of the token vouches for is not called proven.
+    stack.sql("UPDATE keks SET state = 'destroyed' WHERE purpose = 'audit'").await;
+    let doubted = async || text(&second.get("/v1/audit/verify").await.expect(200), "verdict").contains("not proven");
+    until(SOON, "no key vouches for the checkpoints", doubted).await;
 }

@@ -1,18 +1,20 @@
 //! What a tamperer with all rights on the database can do, and what shows it: over HTTP, and in an exported file.
 
 use intentd::audit::rules::Trail;
+use intentd::audit::{Event, Resource};
 use intentd::ids::{EventId, OrgId};
 use serde_json::{Value, json};
 
 use super::scene::{AT, Scene};
-use super::{linked, verified, whole};
+use super::{SOON, linked, verified, whole};
 use crate::harness::client::Client;
+use crate::harness::stack::{text, until};
 
 #[tokio::test]
 async fn what_a_tamperer_does_to_events_and_links_is_found_online_and_offline() {
     let scene = Scene::set().await;
     assert_eq!(scene.online().await, None);
-    let (code, said) = scene.offline(&scene.export(), true);
+    let (code, said) = scene.offline_with(&scene.export(), true, &["--trail", scene.org()]);
     assert!(code == 0 && said.contains("whole, links 1 to") && said.contains("proven"), "{code} {said}");
 
     let org = scene.org().to_owned();
@@ -140,11 +142,13 @@ async fn what_a_tamperer_does_to_events_and_links_is_found_online_and_offline() 
         scene.stack.command().args(["audit", "export", "--organisation-id", &org, "--after", "12"]).output().unwrap();
     let part = scene.folder.join("part.jsonl");
     std::fs::write(&part, &tail.stdout).unwrap();
-    let (code, said) = scene.offline(&part, true);
+    let (code, said) = scene.offline_with(&part, true, &["--after", "12", "--trail", &org]);
     assert!(code == 0 && said.contains("links 13 to"), "{code} {said}");
+    let (code, said) = scene.offline(&part, true);
+    assert!(code == 3 && said.contains("BROKEN (removed) at link 1:"), "{code} {said}");
     for cut in [tail.stdout.len() - 2, tail.stdout.len() / 2] {
         std::fs::write(&part, &tail.stdout[..cut]).unwrap();
-        let (code, said) = scene.offline(&part, false);
+        let (code, said) = scene.offline_with(&part, false, &["--after", "12"]);
         assert!(code == 3 && said.contains("BROKEN (truncated)"), "{code} {said}");
     }
     std::fs::write(&part, "{\"type\":\"something\"}\n").unwrap();
@@ -153,7 +157,7 @@ async fn what_a_tamperer_does_to_events_and_links_is_found_online_and_offline() 
 
 #[tokio::test]
 async fn only_the_signed_checkpoint_betrays_whoever_computes_everything_anew() {
-    let scene = Scene::set().await;
+    let mut scene = Scene::set().await;
     let org = scene.org().to_owned();
     let of = format!("org_id = '{org}'");
     let begin: Value = scene.stack.owner.get(&format!("/v1/audit/verify?from_checkpoint={}", AT + 5)).await.expect(200);
@@ -178,6 +182,14 @@ async fn only_the_signed_checkpoint_betrays_whoever_computes_everything_anew() {
     assert!(code == 4 && said.contains("NOT PROVEN"), "{code} {said}");
     let (code, said) = scene.offline(&file, true);
     assert!(code == 3 && said.contains("BROKEN (rewritten)"), "{code} {said}");
+
+    // Nobody gets a signature for it: neither from the daemon that has signed the chain before, nor from one that only has the file.
+    scene.tamper(&format!("UPDATE audit_heads SET checkpoint_seq = 0, checkpoint_at = 'epoch' WHERE {of}")).await;
+    scene.stack.add_daemon("second").await;
+    for daemon in &scene.stack.daemons {
+        until(SOON, "it refuses", async || daemon.log_text().contains("AUDIT CHAIN NOT SIGNED")).await;
+    }
+    assert_eq!(scene.stack.count(&format!("SELECT count(*) FROM audit_checkpoints WHERE {of}")).await, 0);
 
     // Nor do checkpoints help that are signed by a key of the tamperer's own, which they put among ours.
     let pair = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
@@ -211,6 +223,7 @@ async fn only_the_signed_checkpoint_betrays_whoever_computes_everything_anew() {
         .await;
     let last = verified(&scene.stack).await.pop().unwrap();
     assert_eq!((&last["proven_to"], &last["checkpoints_of_other_keys"]), (&json!(null), &json!(1)), "{last}");
+    assert!(text(&last, "verdict").contains("not proven"), "{last}");
     let file = scene.export();
     let (code, said) = scene.offline(&file, false);
     assert!(code == 4 && said.contains("other keys"), "{code} {said}");
@@ -234,8 +247,15 @@ async fn an_export_over_http_is_the_trail_and_is_written_down() {
     let exported = fetch("/v1/audit/export").await;
     let file = scene.folder.join("http.jsonl");
     std::fs::write(&file, &exported).unwrap();
-    let (code, said) = scene.offline(&file, true);
+    let (code, said) = scene.offline_with(&file, true, &["--trail", scene.org()]);
     assert!(code == 0 && said.contains("proven"), "{code} {said}");
+    // The installation's own trail has checkpoints too, and is not in this file.
+    let (code, said) = scene.offline(&file, true);
+    let installation = scene
+        .stack
+        .count("SELECT count(*) FROM audit_checkpoints WHERE org_id <> (SELECT id FROM organisations LIMIT 1)")
+        .await;
+    assert!((code == 3) == (installation > 0), "{code} {said}");
     assert!(!exported.contains("1ck_") && !exported.contains("\"value\""));
     let count = |kind: &str| exported.lines().filter(|line| line.contains(&format!("\"type\":\"{kind}\""))).count();
     assert!(count("event") > 25 && count("checkpoint") >= 2, "{exported}");
@@ -244,7 +264,7 @@ async fn an_export_over_http_is_the_trail_and_is_written_down() {
     linked(&scene.stack).await;
     let part = fetch("/v1/audit/export?after=20").await;
     std::fs::write(&file, &part).unwrap();
-    let (code, said) = scene.offline(&file, true);
+    let (code, said) = scene.offline_with(&file, true, &["--after", "20", "--trail", scene.org()]);
     assert!(code == 0 && said.contains("links 21 to"), "{code} {said}");
     owner.get("/v1/audit/export?after=100000").await.refused(404);
     owner.get("/v1/audit/export?after=18446744073709551615").await.refused(400);
@@ -260,4 +280,21 @@ async fn an_export_over_http_is_the_trail_and_is_written_down() {
     let (code, said) = scene.judge(&file, &[]);
     assert!(code == 0 && said.contains("the installation itself") && said.contains(&other), "{code} {said}");
     let _ = Client::send(owner.request(reqwest::Method::GET, "/v1/audit/keys")).await.expect(200);
+
+    // A trail whose rows somebody has changed keeps no other one waiting, whether its events come before or together with the others'.
+    linked(&scene.stack).await;
+    scene
+        .tamper(&format!("UPDATE audit_heads SET seq = seq - 1, checkpoint_seq = 0 WHERE org_id = '{}'", scene.org()))
+        .await;
+    let mut tx = scene.stack.db.begin().await.unwrap();
+    for org in [scene.org(), &other] {
+        let event = Event::by_system(org.parse().unwrap(), "test.event", Resource::kind("test"));
+        intentd::audit::record(&mut tx, event).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let waits = async |org: &str| {
+        scene.stack.count(&format!("SELECT count(*) FROM audit_unlinked WHERE org_id = '{org}'")).await > 0
+    };
+    until(SOON, "the other is linked", async || !waits(&other).await).await;
+    assert!(waits(scene.org()).await && scene.stack.daemons[0].log_text().contains("cannot be linked"));
 }

@@ -111,11 +111,16 @@ impl Scene {
 
     /// With the key that was noted, and the checkpoints of the file outside if wanted.
     pub fn offline(&self, file: &Path, with_checkpoints: bool) -> (i32, String) {
+        self.offline_with(file, with_checkpoints, &[])
+    }
+
+    pub fn offline_with(&self, file: &Path, with_checkpoints: bool, more: &[&str]) -> (i32, String) {
         let checkpoints = self.folder.join("checkpoints.jsonl");
         let mut arguments = vec!["--key", &self.key];
         if with_checkpoints {
             arguments.extend(["--checkpoints", checkpoints.to_str().unwrap()]);
         }
+        arguments.extend(more);
         self.judge(file, &arguments)
     }
 
