@@ -1,7 +1,7 @@
 //! What a tamperer with all rights on the database can do, and what shows it: over HTTP, and in an exported file.
 
 use intentd::audit::rules::Trail;
-use intentd::audit::{Event, Resource};
+use intentd::audit::{Actor, Event, Resource};
 use intentd::ids::{EventId, OrgId};
 use serde_json::{Value, json};
 
@@ -249,13 +249,6 @@ async fn an_export_over_http_is_the_trail_and_is_written_down() {
     std::fs::write(&file, &exported).unwrap();
     let (code, said) = scene.offline_with(&file, true, &["--trail", scene.org()]);
     assert!(code == 0 && said.contains("proven"), "{code} {said}");
-    // The installation's own trail has checkpoints too, and is not in this file.
-    let (code, said) = scene.offline(&file, true);
-    let installation = scene
-        .stack
-        .count("SELECT count(*) FROM audit_checkpoints WHERE org_id <> (SELECT id FROM organisations LIMIT 1)")
-        .await;
-    assert!((code == 3) == (installation > 0), "{code} {said}");
     assert!(!exported.contains("1ck_") && !exported.contains("\"value\""));
     let count = |kind: &str| exported.lines().filter(|line| line.contains(&format!("\"type\":\"{kind}\""))).count();
     assert!(count("event") > 25 && count("checkpoint") >= 2, "{exported}");
@@ -275,6 +268,8 @@ async fn an_export_over_http_is_the_trail_and_is_written_down() {
     let reply = theirs.request(reqwest::Method::GET, "/v1/audit/export").send().await.unwrap().text().await.unwrap();
     assert!(!reply.contains(scene.org()) && reply.contains(&other), "{reply}");
     // The installation's own trail is the operator's.
+    let own = Event::new(Actor::System, "test.event", Resource::kind("test"));
+    intentd::audit::record(&mut scene.stack.db.acquire().await.unwrap(), own).await.unwrap();
     let all = scene.stack.command().args(["audit", "export"]).output().unwrap();
     std::fs::write(&file, &all.stdout).unwrap();
     let (code, said) = scene.judge(&file, &[]);
