@@ -5,6 +5,7 @@ mod connections;
 mod decoding;
 mod gateway;
 mod nginx;
+mod schema;
 mod sdk;
 
 use std::path::Path;
