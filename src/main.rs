@@ -1,12 +1,11 @@
 //! The command line's entry. Everything else is in the library, where the tests reach it.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use intentd::cli::{Cli, Command};
-use intentd::config::{Config, LogFormat};
-use tracing_subscriber::EnvFilter;
+use intentd::config::Config;
+use intentd::telemetry::traces;
 
 fn main() -> ExitCode {
     // One TLS provider for the whole process: two of them panic at first use.
@@ -26,12 +25,12 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(cli.config.as_deref())?;
-    start_logging(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let traces = traces::start(&config, runtime.handle())?;
     for name in Config::unknown_variables() {
         tracing::warn!("the environment variable {name} means nothing to this version");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async move {
+    let result = runtime.block_on(async move {
         match cli.command {
             Command::Serve => intentd::serve::serve(config).await,
             Command::Simulator => {
@@ -41,21 +40,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Dev(options) => Ok(intentd::dev::run(options).await?),
             Command::Admin(command) => intentd::admin::run(command, config).await,
         }
-    })
-}
-
-/// Log lines go to stderr; stdout is for results.
-fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{},{}", intentd::db::QUIET, config.log))
-        .map_err(|error| anyhow::anyhow!("configuration key `log` (environment: INTENTD_LOG): {error}"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match config.log_format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
+    });
+    traces.finish();
+    result
 }

@@ -17,7 +17,8 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Above the daemon's own drain.
 const STOP_GRACE: Duration = Duration::from_secs(40);
 /// Of the caller's own settings only these reach the daemon; everything else it is told by us. RPC URLs pass too.
-const PASSED_ON: &[&str] = &["INTENTD_LOG", "INTENTD_LOG_FORMAT", "INTENTD_REQUIRE_SIMULATION"];
+const PASSED_ON: &[&str] =
+    &["INTENTD_LOG", "INTENTD_LOG_FORMAT", "INTENTD_OTLP_ENDPOINT", "INTENTD_REQUIRE_SIMULATION"];
 const RPC_URL_PREFIX: &str = "INTENTD_RPC_URL_";
 
 /// How every intentd process of the stack is configured.
@@ -86,15 +87,18 @@ impl Settings {
         process::output(&part, self.command(arguments)).await
     }
 
-    /// Starts the daemon. Call [`Daemon::until_ready`] next.
+    /// Starts the daemon, with its metrics at `metrics`. Call [`Daemon::until_ready`] next.
     ///
     /// # Errors
     /// When the process cannot be started.
-    pub fn serve(&self, state: &StateDir, listen: SocketAddr) -> Result<Daemon, DevError> {
+    pub fn serve(&self, state: &StateDir, listen: SocketAddr, metrics: SocketAddr) -> Result<Daemon, DevError> {
         let ready_file = state.path("ready");
         state.remove("ready");
         let mut command = self.command(&["serve"]);
-        command.env("INTENTD_LISTEN", listen.to_string()).env("INTENTD_READY_FILE", &ready_file);
+        command
+            .env("INTENTD_LISTEN", listen.to_string())
+            .env("INTENTD_METRICS_LISTEN", metrics.to_string())
+            .env("INTENTD_READY_FILE", &ready_file);
         let process = Process::spawn("serve", command, &state.log("serve"))?;
         Ok(Daemon { process, ready_file })
     }

@@ -5,6 +5,7 @@ pub mod extract;
 pub mod health;
 pub mod limits;
 pub mod listen;
+pub mod observe;
 pub mod pages;
 pub mod problem;
 pub mod proxies;

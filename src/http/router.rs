@@ -11,6 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 use super::extract::{BODY_BYTES_MAX, Peer};
+use super::observe::{self, RequestId};
 use super::problem::Problem;
 use super::routes::Routes;
 use crate::app::App;
@@ -47,7 +48,9 @@ pub fn routes() -> Routes {
 
 /// The daemon: its routes, and what all of them have in common.
 pub fn router(app: Arc<App>) -> Router {
-    routes()
+    let routes = routes();
+    let templates = observe::templates(routes.table());
+    routes
         .into_router()
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -60,8 +63,10 @@ pub fn router(app: Arc<App>) -> Router {
         }))
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
             let path = shown(request.uri().path());
-            tracing::info_span!("http", method = %request.method(), path)
+            let id = request.extensions().get().map_or("none", RequestId::as_str);
+            tracing::info_span!("http", id, method = %request.method(), path)
         }))
+        .layer(from_fn_with_state(templates, observe::observe))
         .with_state(app)
 }
 

@@ -20,6 +20,7 @@ mod orgs;
 mod platform;
 mod sharing;
 mod simulate;
+mod telemetry;
 mod users;
 mod vaults;
 mod webhooks;

@@ -9,12 +9,13 @@ pub mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::app::App;
 use crate::chain::{Chain, ChainId};
+use crate::telemetry::record;
 
 /// How long a daemon follows a chain before another may.
 const LEASE_S: u64 = 15;
@@ -73,10 +74,13 @@ async fn follow(app: Arc<App>, chain_id: ChainId) {
     loop {
         // As it is now: its node may have moved.
         let chain = app.chains.tracked(chain_id);
-        if let Some(chain) = &chain
-            && let Err(error) = round(&app, chain).await
-        {
-            tracing::warn!(chain = %chain.spec().name, "the tracker could not finish a round, it goes on: {error}");
+        if let Some(chain) = &chain {
+            let (name, began) = (&chain.spec().name, Instant::now());
+            let done = round(&app, chain).await;
+            record::tracker_round(name, done.is_ok(), began.elapsed());
+            if let Err(error) = done {
+                tracing::warn!(chain = %name, "the tracker could not finish a round, it goes on: {error}");
+            }
         }
         let block_time_ms = chain.map_or(1_000, |chain| chain.spec().block_time_ms);
         let interval = match app.config.intents.tracker_interval_ms {

@@ -19,6 +19,7 @@ use crate::chain::{
 use crate::db::DbError;
 use crate::hsm::HsmError;
 use crate::money::Wei;
+use crate::telemetry::record;
 use crate::vaults::keys;
 
 /// Unmined slots of a lane that are sent again, lowest nonces first: a node keeps no more of a key in its queue for certain.
@@ -151,8 +152,11 @@ async fn settle_by_receipt(
         {
             let settled =
                 store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
-            if settled && slot.intent.is_some() {
-                tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
+            if settled {
+                record::transaction_final(&chain.spec().name, Outcome::Foreign.as_str());
+            }
+            if let Some(intent) = slot.intent.filter(|_| settled) {
+                tracing::warn!(%intent, chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
                     "the nonce was used by a transaction that is not ours");
             }
         }
@@ -179,8 +183,12 @@ async fn settle_by_receipt(
             tracing::warn!(chain = %chain.spec().name, tx_hash = %receipt.transaction_hash, "a mined transaction did what no rule allows: {rule}");
         }
         if store::settle(&app.db, &mined, outcome, Event::Confirmed, &aftermath).await? {
-            tracing::info!(chain = %chain.spec().name, nonce = slot.nonce, tx_hash = %receipt.transaction_hash,
-                block = receipt.block_number, "final: {}", outcome.as_str());
+            record::transaction_final(&chain.spec().name, outcome.as_str());
+            let intent = slot.intent.map_or_else(|| "none".to_owned(), |intent| intent.to_string());
+            let fee_wei = receipt.effective_gas_price.and_then(|price| price.checked_mul(receipt.gas_used.into()));
+            tracing::info!(intent, chain = %chain.spec().name, nonce = slot.nonce, tx_hash = %receipt.transaction_hash,
+                block = receipt.block_number, fee_wei, attempts = slot.attempts.len(), age_s = slot.age_s as u64,
+                "final: {}", outcome.as_str());
         }
     }
     Ok(())

@@ -1,0 +1,5 @@
+//! What operators see: the metrics' listener, the dashboard, log lines and traces.
+
+mod dashboards;
+mod metrics;
+mod traces;
