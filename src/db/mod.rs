@@ -1,7 +1,9 @@
 //! Postgres: the one pool, migrations, and what a database error means.
 
 mod numeric;
+mod primary;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,6 +12,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
 
 use crate::config::Secret;
+
+pub use primary::{Moves, Primary};
 
 /// The pool of this process.
 pub type Pool = PgPool;
@@ -30,13 +34,14 @@ pub const QUIET: &str = "sqlx::postgres::notice=warn";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DbConfig {
-    /// `postgres://user:password@host/database`. Environment: `INTENTD_DATABASE_URL`.
+    /// `postgres://user:password@host/database`; a primary and its standbys as several of them with commas, in any order. Environment:
+    /// `INTENTD_DATABASE_URL`.
     pub url: Option<Secret>,
     /// Most connections of this process.
     pub max_connections: u32,
     /// How long a request waits for a connection before it is answered 503, in milliseconds.
     pub acquire_timeout_ms: u64,
-    /// Prepared statements kept per connection. 0 behind pgbouncer in transaction mode.
+    /// Prepared statements kept per connection.
     pub statement_cache: usize,
 }
 
@@ -63,6 +68,14 @@ pub enum DbError {
     Internal(#[source] sqlx::Error),
 }
 
+impl DbError {
+    /// The pool has left the server that was asked.
+    #[must_use]
+    pub fn left() -> Self {
+        Self::Unavailable(sqlx::Error::Io(std::io::Error::other("the database's primary is another server now")))
+    }
+}
+
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned());
@@ -87,30 +100,53 @@ impl From<sqlx::Error> for DbError {
     }
 }
 
-/// Opens the pool. Connections wait at most `acquire_timeout_ms`; every session has a statement time-out as a backstop.
+/// Opens the pool, on the primary. Connections wait at most `acquire_timeout_ms`; every session has a statement time-out as a backstop (which
+/// no longer counts when a COMMIT waits for a standby), and commits only what is stored. Where `url` lists several servers,
+/// [`Primary::keep`] moves the pool when another one becomes the primary.
 ///
 /// # Errors
-/// When the URL cannot be read or the server cannot be reached.
-pub async fn connect(config: &DbConfig, url: &str) -> Result<PgPool, DbError> {
-    let options: PgConnectOptions = url.parse().map_err(DbError::from)?;
-    let options = options
-        .application_name("intentd")
-        .statement_cache_capacity(config.statement_cache)
-        .options([("statement_timeout", "15s"), ("idle_in_transaction_session_timeout", "20s")])
-        .log_statements(tracing::log::LevelFilter::Trace)
-        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
+/// When a URL cannot be read or no primary can be reached.
+pub async fn connect(config: &DbConfig, url: &str) -> Result<(PgPool, Arc<Primary>), DbError> {
+    let prepare = |options: PgConnectOptions| {
+        options
+            .application_name("intentd")
+            .statement_cache_capacity(config.statement_cache)
+            // Floats are read as bits; and poolers refuse parameters at the start that they do not know.
+            .extra_float_digits(None)
+            .log_statements(tracing::log::LevelFilter::Trace)
+            .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2))
+    };
+    let primary = Arc::new(Primary::new(url, prepare)?);
+    primary.find().await;
+    let acquire_timeout = Duration::from_millis(config.acquire_timeout_ms);
+    let (admitting, leaving) = (Arc::clone(&primary), Arc::clone(&primary));
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
-        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
-        .test_before_acquire(true)
-        .connect_with(options.clone())
+        .acquire_timeout(acquire_timeout)
+        .test_before_acquire(false)
+        .after_connect(move |conn, _| {
+            let primary = Arc::clone(&admitting);
+            Box::pin(async move { primary.admit(conn).await })
+        })
+        .before_acquire(move |conn, meta| {
+            let left = leaving.was_left(meta.age);
+            Box::pin(async move {
+                // A server that stands still must not use up the whole wait with one idle connection.
+                let ping = tokio::time::timeout(acquire_timeout / 2, conn.ping());
+                Ok(!left && matches!(ping.await, Ok(Ok(()))))
+            })
+        })
+        .connect_with(primary.options())
         .await;
     match pool {
-        Ok(pool) => Ok(pool),
+        Ok(pool) => Ok((pool, primary)),
         // The pool tries for as long as it may and does not say what it met: ask once more, for the cause.
         Err(timed_out @ sqlx::Error::PoolTimedOut) => {
-            let once = tokio::time::timeout(Duration::from_secs(1), PgConnection::connect_with(&options)).await;
-            Err(once.ok().and_then(Result::err).unwrap_or(timed_out).into())
+            let once = tokio::time::timeout(Duration::from_secs(1), async {
+                let mut conn = PgConnection::connect_with(&primary.options()).await?;
+                primary.admit(&mut conn).await
+            });
+            Err(once.await.ok().and_then(Result::err).unwrap_or(timed_out).into())
         }
         Err(error) => Err(error.into()),
     }

@@ -93,12 +93,17 @@ pub async fn commit_batch(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Ve
 }
 
 async fn run_t1(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Result<Vec<Result<Committed, Stopped>>, DbError> {
+    // A server that was left may never answer, and the lane's turn is held here.
+    let mut moves = app.primary.moves();
     let mut t1 = app.db.begin().await?;
     store::begin_t1(&mut t1).await?;
     let mut results = Vec::with_capacity(batch.len());
     for checked in batch {
         let mut savepoint = t1.begin().await?;
-        let outcome = reserve_and_sign(app, &mut savepoint, lane, &checked).await;
+        let outcome = tokio::select! {
+            outcome = reserve_and_sign(app, &mut savepoint, lane, &checked) => outcome,
+            () = moves.left() => Err(IntentError::Db(DbError::left())),
+        };
         match outcome {
             Ok(committed) => {
                 savepoint.commit().await?;
@@ -123,8 +128,12 @@ async fn run_t1(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Result<Vec<R
             }
         }
     }
-    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason.
-    if let Err(cause) = t1.commit().await {
+    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason. It may wait for a standby.
+    let committed = tokio::select! {
+        committed = t1.commit() => committed.map_err(DbError::from),
+        () = moves.left() => Err(DbError::left()),
+    };
+    if let Err(cause) = committed {
         tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
         results = ask_outcomes(app, lane, results).await;
     }

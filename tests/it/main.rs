@@ -3,6 +3,7 @@
 
 mod access;
 mod agents;
+mod arbitrary;
 mod architecture;
 mod audit;
 mod chain;
@@ -19,6 +20,7 @@ mod keks;
 mod newcomer;
 mod orgs;
 mod platform;
+mod scale;
 mod sharing;
 mod simulate;
 mod users;
