@@ -232,6 +232,8 @@ mod tests {
         ("ip_rule.list", "-xxxx"),
         ("ip_rule.manage", "--xx-"),
         ("audit.read", "-xxxx"),
+        ("audit.verify", "--xx-"),
+        ("audit.export", "--xx-"),
         ("cmek.manage", "--xx-"),
         ("chain.manage", "----x"),
         ("platform.manage", "----x"),

@@ -20,7 +20,17 @@ async fn whatever_is_asked_by_the_description_is_answered_as_it_says() {
         let folder = tempfile::tempdir().unwrap();
         let mut command = tokio::process::Command::new(root.join(".tools/venv/bin/st"));
         command.arg("--config-file").arg(root.join("tests/clients/schema/schemathesis.toml"));
-        command.args(["run", &document, "--max-time", SECONDS, "--max-examples", "3", "--no-color", "--warnings", "off"]);
+        command.args([
+            "run",
+            &document,
+            "--max-time",
+            SECONDS,
+            "--max-examples",
+            "3",
+            "--no-color",
+            "--warnings",
+            "off",
+        ]);
         command.env("SCHEMA_BEARER", bearer).env("NO_PROXY", "*").current_dir(folder.path()).kill_on_drop(true);
         let output = command.output().await.unwrap();
         assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
