@@ -3,6 +3,7 @@
 use serde_json::json;
 use utoipa::ToSchema;
 
+use crate::http::api::schemas::Anything;
 use crate::http::api::{Doc, Tag};
 
 /// An organisation's settings.
@@ -24,8 +25,9 @@ pub struct ChangeOrgSettings {
     /// One of them by its name, with its value in `value`.
     #[schema(max_length = 100)]
     pub key: Option<String>,
-    /// The value of the one that `key` names.
-    pub value: Option<bool>,
+    /// The value of the one that `key` names, true or false, also as a text.
+    #[schema(required = false)]
+    pub value: Anything,
 }
 
 /// Look at the organisation's settings.

@@ -205,7 +205,7 @@ const GONE: &str = "Deleted, expired, or read as often as it may be.";
 pub fn list() -> Doc {
     Doc::new(Tag::Secrets, "listSecrets", "List the secrets that the caller may read")
         .says("Never values. Without `limit` up to 5000.")
-        .query("prefix", json!({"type": "string", "maxLength": 1024}), "Only paths that begin so.")
+        .query("prefix", json!({"type": "string"}), "Only paths that begin so.")
         .query(
             "expiring_within",
             json!({"type": "string", "pattern": "^([0-9]{1,10}[smhdw]?)?$", "examples": ["7d"]}),

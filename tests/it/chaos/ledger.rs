@@ -192,7 +192,8 @@ async fn nonces(arena: &Arena, verdict: &mut Verdict) {
 /// Every signature has its entry, and running sums are those of their entries.
 async fn windows(arena: &Arena, verdict: &mut Verdict) {
     let without = "SELECT count(*) FROM intents i JOIN slots s ON s.intent_id = i.id
-                   WHERE NOT EXISTS (SELECT 1 FROM spends p WHERE p.intent_id = i.id AND p.value_wei = i.value_wei)";
+                   WHERE NOT EXISTS (SELECT 1 FROM spends p WHERE p.intent_id = i.id
+                                     AND (p.value_wei = i.value_wei OR s.outcome = 'cancelled' AND p.value_wei = 0))";
     let without = arena.stack.count(without).await;
     if without > 0 {
         verdict.breaches.push(format!("{without} signatures have no entry in a window"));
@@ -216,7 +217,8 @@ async fn audit(arena: &Arena, verdict: &mut Verdict) {
         (
             "signed without an event",
             "SELECT count(*) FROM intents i JOIN slots s ON s.intent_id = i.id WHERE NOT EXISTS (
-                 SELECT 1 FROM audit_events e WHERE e.resource_id = i.id::text AND e.details ->> 'outcome' = 'signed')",
+                 SELECT 1 FROM audit_events e WHERE e.resource_id = i.id::text AND e.details ->> 'outcome' = 'signed'
+                   AND e.action IN ('transaction.submit', 'transaction.sign'))",
         ),
         (
             "settled without an event",
@@ -225,7 +227,8 @@ async fn audit(arena: &Arena, verdict: &mut Verdict) {
         ),
         (
             "events of a signature that is not there",
-            "SELECT count(*) FROM audit_events e WHERE e.details ->> 'outcome' = 'signed'
+            "SELECT count(*) FROM audit_events e
+                 WHERE e.details ->> 'outcome' = 'signed' AND e.action IN ('transaction.submit', 'transaction.sign')
                  AND NOT EXISTS (SELECT 1 FROM intents i WHERE i.id::text = e.resource_id)",
         ),
     ] {
