@@ -1,6 +1,7 @@
 //! Postgres: the one pool, migrations, and what a database error means.
 
 mod numeric;
+mod sealed;
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
 
 use crate::config::Secret;
+
+pub use sealed::SealedColumns;
 
 /// The pool of this process.
 pub type Pool = PgPool;

@@ -10,37 +10,18 @@ use sqlx::PgConnection;
 use super::error::IntentError;
 use super::lanes::Lane;
 use super::store;
+use super::tracker::TrackError;
 use super::tracker::store::OpenSlot;
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
-use crate::chain::{Chain, ChainSpec, ChainUnavailable, RpcError};
+use crate::chain::{Chain, ChainSpec};
 use crate::db::DbError;
 use crate::ids::{KeyId, OrgId};
 use crate::vaults::AGENT_KEYS;
 
 /// Lanes whose counts are asked for in one request.
 const PAGE: i64 = 50;
-
-/// Why lanes were not held against the chain. They are when it is tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum CompareError {
-    /// No node of the right chain.
-    #[error(transparent)]
-    Chain(#[from] ChainUnavailable),
-    /// The node did not answer.
-    #[error(transparent)]
-    Rpc(#[from] RpcError),
-    /// The database did not answer.
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
-
-impl From<sqlx::Error> for CompareError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Db(error.into())
-    }
-}
 
 /// A key of the lane that nobody else should have: it was born in the HSM, or the operator says so of all.
 pub(super) async fn exclusive_key(
@@ -93,8 +74,8 @@ async fn freeze(
 /// for others it is told, and such nonces are stepped over.
 ///
 /// # Errors
-/// [`CompareError`]; what was found until then is done.
-pub async fn compare(app: &Arc<App>, chain: &Arc<Chain>) -> Result<(), CompareError> {
+/// [`TrackError`]; what was found until then is done.
+pub async fn compare(app: &Arc<App>, chain: &Arc<Chain>) -> Result<(), TrackError> {
     let spec = chain.spec();
     let mut after: Option<Address> = None;
     loop {

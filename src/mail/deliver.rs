@@ -210,7 +210,7 @@ async fn deliver_one(app: &App) -> Result<bool, DbError> {
 }
 
 async fn open_and_send(app: &App, letter: &Claimed) -> Result<(), MailError> {
-    let envelope = letter.envelope().ok_or(MailError::Damaged)?;
+    let envelope = letter.sealed.envelope().ok_or(MailError::Damaged)?;
     let opened = app.hsm.open(&super::associated_data(letter.id, &letter.recipient), &envelope).await?;
     let text = std::str::from_utf8(&opened).map_err(|_| MailError::Damaged)?;
     app.mail.send(letter, &Zeroizing::new(text.to_owned())).await

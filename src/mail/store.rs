@@ -6,9 +6,8 @@ use sqlx::{FromRow, PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::Sealed;
-use crate::db::DbError;
-use crate::hsm::{Envelope, SealedDek};
-use crate::ids::{KekId, MailId};
+use crate::db::{DbError, SealedColumns};
+use crate::ids::MailId;
 
 /// Posts a letter: it is sent if and when the transaction commits.
 ///
@@ -39,25 +38,13 @@ pub(super) struct Claimed {
     pub id: MailId,
     pub kind: String,
     pub recipient: String,
-    kek_id: KekId,
-    dek_iv: Vec<u8>,
-    dek_sealed: Vec<u8>,
-    nonce: Vec<u8>,
-    ciphertext: Vec<u8>,
+    #[sqlx(flatten)]
+    pub sealed: SealedColumns,
     /// This one included.
     pub attempts: i32,
     pub created_at: OffsetDateTime,
     /// It no longer means anything.
     pub expired: bool,
-}
-
-impl Claimed {
-    /// What was sealed; `None` if the row is not one of ours.
-    pub fn envelope(&self) -> Option<Envelope> {
-        let iv = self.dek_iv.as_slice().try_into().ok()?;
-        let dek = SealedDek { kek_id: self.kek_id, iv, ciphertext: self.dek_sealed.clone() };
-        Some(Envelope { dek, nonce: self.nonce.as_slice().try_into().ok()?, ciphertext: self.ciphertext.clone() })
-    }
 }
 
 /// Claims the letter that is due longest for `lease`; another daemon takes it up after that.

@@ -86,7 +86,7 @@ async fn turn(app: &App, webhook: Leased) {
 async fn deliver_due(app: &App, webhook: &Leased) -> Result<(), DbError> {
     let started = Instant::now();
     let due = store::due(&app.db, webhook.id, BATCH).await?;
-    let Some(envelope) = webhook.envelope() else {
+    let Some(envelope) = webhook.sealed.envelope() else {
         return disable(app, webhook.id, webhook.org_id, None, "its secret's row is damaged").await;
     };
     let secret = match app.hsm.open(&associated_data(webhook.org_id, webhook.id), &envelope).await {

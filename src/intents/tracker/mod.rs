@@ -11,6 +11,8 @@ mod step;
 pub mod store;
 mod waiting;
 
+pub use step::TrackError;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -138,12 +140,7 @@ async fn follow(app: Arc<App>, chain_id: ChainId) {
 }
 
 /// One look at a chain: at its head, and, when there is a reason, at its lanes.
-async fn round(
-    app: &Arc<App>,
-    chain: &Arc<Chain>,
-    last: &mut Last,
-    nudged: &[Address],
-) -> Result<(), step::TrackError> {
+async fn round(app: &Arc<App>, chain: &Arc<Chain>, last: &mut Last, nudged: &[Address]) -> Result<(), TrackError> {
     let chain_id = chain.spec().chain_id;
     if !store::has_open_slots(&app.db, chain_id).await? {
         return Ok(());

@@ -9,9 +9,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::audit::Event;
-use crate::db::DbError;
-use crate::hsm::{Envelope, SealedDek};
-use crate::ids::{DeliveryId, EventId, KekId, OrgId, WebhookId};
+use crate::db::{DbError, SealedColumns};
+use crate::ids::{DeliveryId, EventId, OrgId, WebhookId};
 
 /// What is not delivered, as the API shows it.
 #[derive(Clone, Debug, FromRow)]
@@ -103,20 +102,8 @@ pub(in crate::webhooks) struct Leased {
     pub org_id: OrgId,
     pub url: String,
     pub failures: i32,
-    kek_id: KekId,
-    dek_iv: Vec<u8>,
-    dek_sealed: Vec<u8>,
-    nonce: Vec<u8>,
-    ciphertext: Vec<u8>,
-}
-
-impl Leased {
-    /// The sealed secret; `None` if the row is not one of ours.
-    pub fn envelope(&self) -> Option<Envelope> {
-        let iv = self.dek_iv.as_slice().try_into().ok()?;
-        let dek = SealedDek { kek_id: self.kek_id, iv, ciphertext: self.dek_sealed.clone() };
-        Some(Envelope { dek, nonce: self.nonce.as_slice().try_into().ok()?, ciphertext: self.ciphertext.clone() })
-    }
+    #[sqlx(flatten)]
+    pub sealed: SealedColumns,
 }
 
 /// Leases a webhook that has something due, for `lease`.
