@@ -75,8 +75,8 @@ fn example() -> Value {
 pub fn create() -> Doc {
     Doc::new(Tag::Freezes, "createFreeze", "Freeze something")
         .says(
-            "For every human. Answered when no daemon signs anything new of it any more; what was signed is followed to its end. \
-             Repeating it is harmless.",
+            "For every human. Answered when no daemon signs anything new of it any more. What is signed and no node has yet is held \
+             (`hold_reason`) until the freeze is lifted, unless a human cancels it; what a node has is followed to its end. Repeating it is harmless.",
         )
         .body::<NewFreeze>(json!({"scope": "agent", "subject": "9d5ed678-fe57-4cca-9a10-1f6b2c3d4e5f", "reason": "its key leaked"}))
         .reply::<Freeze>(201, "It is frozen now.", example())

@@ -1,16 +1,22 @@
 //! Sending committed bytes. "Already known" is success, and a time-out is not failure: the tracker sends the same bytes again.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use alloy::primitives::B256;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
 use super::commit::Committed;
 use super::lanes::Lane;
 use super::state::SlotState;
-use super::store::{self, IntentRow};
+use super::store::{self, IntentRow, ToSend};
 use crate::app::App;
 use crate::chain::{Chain, Rpc, SendOutcome};
+
+/// For how long after T1 has read what is frozen its bytes are sent without another look. A freeze that comes in between finds them gone,
+/// as it does a moment later; one that comes afterwards (COMMIT was slow, the daemon stood still) holds them.
+const UNASKED: Duration = Duration::from_millis(500);
 
 /// What the sending of some bytes means for their slot.
 pub(super) enum Sent {
@@ -22,12 +28,18 @@ pub(super) enum Sent {
 
 /// Sends the bytes of a submit, and records what came of it. The bytes of a sign-only intent are never sent by us.
 pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
-    let Committed { chain, lane, mut row, nonce } = committed;
+    let Committed { chain, lane, mut row, nonce, signed_at } = committed;
     if row.sign_only {
         return row;
     }
     let Some(slot) = row.slot.as_mut() else { return row };
-    let sent = send(&chain, &slot.raw).await;
+    let sent = match send_new(app, &chain, slot.tx_hash, &slot.raw, signed_at).await {
+        Ok(sent) => sent,
+        Err(held) => {
+            slot.held = Some(held);
+            return row;
+        }
+    };
     match &sent {
         Sent::Taken => {
             slot.state = SlotState::Broadcast;
@@ -38,6 +50,26 @@ pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
     record(app, lane, nonce, &sent).await;
     app.tracker.nudge(lane);
     row
+}
+
+/// Sends bytes that were committed just now; or says what holds them back.
+pub(super) async fn send_new(
+    app: &App,
+    chain: &Chain,
+    tx_hash: B256,
+    raw: &[u8],
+    signed_at: Instant,
+) -> Result<Sent, String> {
+    if signed_at.elapsed() > UNASKED {
+        match store::to_send(&app.db, tx_hash).await {
+            Ok(ToSend::Bytes(_)) => {}
+            Ok(ToSend::Held(why)) => return Err(why),
+            Err(error) => {
+                return Ok(Sent::NotYet(format!("not broadcast yet, whether it is frozen is not known: {error}")));
+            }
+        }
+    }
+    Ok(send(chain, raw).await)
 }
 
 /// Sends some bytes to all of the chain's nodes. It is sent when one of them has taken it; the others are not waited for.

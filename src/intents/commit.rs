@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Acquire, PgConnection};
 
@@ -43,6 +43,8 @@ pub struct Committed {
     pub(super) lane: Lane,
     pub(super) row: IntentRow,
     pub(super) nonce: u64,
+    /// When it was signed: what was frozen by then is not in here.
+    pub(super) signed_at: Instant,
 }
 
 /// An intent that was stopped, and whether its audit row is written and its claim released already.
@@ -195,6 +197,7 @@ async fn reserve_and_sign(
     check_funds(app, conn, lane, checked).await?;
     check_ahead(conn, lane, nonce, checked).await?;
     // 5. The signature, over exactly what was checked and simulated (I7): the hash is compared here.
+    let signed_at = Instant::now();
     let digest = checked.tx.signing_digest(nonce)?;
     let key = &checked.key;
     let signature = app.hsm.sign(&key.context(), &key.key_ref, &key.public_key, digest).await?;
@@ -221,7 +224,7 @@ async fn reserve_and_sign(
     {
         return Err(IntentError::ClaimLost);
     }
-    Ok(Committed { chain: Arc::clone(&checked.chain), lane, row, nonce })
+    Ok(Committed { chain: Arc::clone(&checked.chain), lane, row, nonce, signed_at })
 }
 
 /// The entries of this intent with the sums that they make, or the rules that say no. What has come of age is taken out of the windows as

@@ -2,6 +2,7 @@
 //! claim → spending window → agent and access rows → lane → slots.
 
 mod claims;
+mod holds;
 mod intents;
 mod lanes;
 mod peek;
@@ -13,6 +14,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::PgConnection;
 
 pub use claims::*;
+pub use holds::{ToSend, to_send};
 pub use intents::*;
 pub use lanes::*;
 pub use peek::*;

@@ -69,6 +69,7 @@ fn put_slot(put: &mut impl FnMut(&str, Value), slot: &SlotRow, with_signed_tx: b
     }
     put("broadcast_at", json!(slot.broadcast_at.map(rfc3339)));
     put("error_message", json!(slot.error_message));
+    put("hold_reason", json!(slot.held));
     let Some(outcome) = slot.outcome else {
         put("replaced_by", json!(slot.noop_tx_hash.map(|hash| hash.to_string())));
         return;

@@ -58,6 +58,9 @@ pub struct Transaction {
     /// Why it was not broadcast, or not signed.
     #[schema(required = false)]
     pub error_message: String,
+    /// Why it is not broadcast, while something of it is frozen.
+    #[schema(required = false)]
+    pub hold_reason: String,
     /// The simulation's id.
     #[schema(required = false)]
     pub simulation_id: Id,

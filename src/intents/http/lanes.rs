@@ -72,7 +72,7 @@ fn cursor_from(text: &str) -> Result<Lane, Problem> {
 }
 
 fn shown(app: &App, row: &LaneState) -> Value {
-    let LaneState { lane, next_nonce, depth, frozen } = row;
+    let LaneState { lane, next_nonce, depth, frozen, held } = row;
     let chain = app.chains.tracked(lane.chain_id);
     let mut lane = json!({
         "chain": chain.map_or_else(|| lane.chain_id.to_string(), |chain| chain.spec().name.clone()),
@@ -85,6 +85,9 @@ fn shown(app: &App, row: &LaneState) -> Value {
     if let Some((reason, at)) = frozen {
         lane["frozen_reason"] = json!(reason);
         lane["frozen_at"] = json!(rfc3339(*at));
+    }
+    if let Some(why) = held {
+        lane["hold_reason"] = json!(why);
     }
     lane
 }

@@ -10,6 +10,7 @@ pub mod rules;
 pub mod store;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use alloy::primitives::B256;
 use serde_json::{Map, Value};
@@ -171,11 +172,13 @@ async fn replace(
         Verdict::Replace => {}
     }
     let replacement = prepare::prepare(app, by, chain, target, reason, wanted, claim).await?;
+    let signed_at = Instant::now();
     let bytes = commit::commit(app, by, &replacement).await?;
     tracing::info!(chain = %chain.spec().name, address = %lane.address, nonce, tx_hash = %bytes.hash, reason = reason.as_str(),
         "a further attempt of the nonce is signed");
-    let sent = broadcast::send(chain, &bytes.raw).await;
-    broadcast::record(app, lane, nonce, &sent).await;
+    if let Ok(sent) = broadcast::send_new(app, chain, bytes.hash, &bytes.raw, signed_at).await {
+        broadcast::record(app, lane, nonce, &sent).await;
+    }
     app.tracker.nudge(lane);
     Ok(Some(bytes.hash))
 }

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::super::lanes::Lane;
 use super::super::parse::Kind;
 use super::super::state::{Outcome, SlotState};
+use super::holds::{held, words};
 use super::{address_from, hash_from, per_gas, signed, unsigned};
 use crate::chain::ChainId;
 use crate::chain::tx::{Fees, SignedTx, UnsignedTx};
@@ -203,6 +204,8 @@ pub struct SlotRow {
     pub error_message: Option<String>,
     /// When a node first took it.
     pub broadcast_at: Option<OffsetDateTime>,
+    /// Why it is not sent, while something of it is frozen.
+    pub held: Option<String>,
 }
 
 impl IntentRow {
@@ -240,6 +243,7 @@ impl SlotRow {
             confirmations: 0,
             error_message: None,
             broadcast_at: None,
+            held: None,
         }
     }
 }
@@ -265,6 +269,7 @@ impl FromRow<'_, PgRow> for IntentRow {
                 confirmations: row.try_get::<i32, _>("confirmations")?.try_into().unwrap_or(0),
                 error_message: row.try_get("error_message")?,
                 broadcast_at: row.try_get("broadcast_at")?,
+                held: row.try_get::<Option<&str>, _>("held")?.map(words),
             }),
         };
         Ok(Self {
@@ -289,11 +294,13 @@ impl FromRow<'_, PgRow> for IntentRow {
     }
 }
 
-const INTENT_COLUMNS: &str =
+const INTENT_COLUMNS: &str = concat!(
     "SELECT i.*, s.nonce, s.state, s.outcome, s.mined_tx_hash, s.block_number, s.block_hash, s.gas_used, s.effective_gas_price,
             s.confirmations, s.error_message, s.broadcast_at, a.raw, a.tx_hash, n.tx_hash AS noop_tx_hash,
             coalesce(a.gas_price, i.gas_price) AS live_gas_price, coalesce(a.max_fee_per_gas, i.max_fee_per_gas) AS live_max_fee_per_gas,
-            coalesce(a.max_priority_fee_per_gas, i.max_priority_fee_per_gas) AS live_max_priority_fee_per_gas
+            coalesce(a.max_priority_fee_per_gas, i.max_priority_fee_per_gas) AS live_max_priority_fee_per_gas, ",
+    held!(),
+    " AS held
      FROM intents i
      LEFT JOIN slots s ON s.intent_id = i.id
      LEFT JOIN LATERAL (
@@ -301,7 +308,8 @@ const INTENT_COLUMNS: &str =
          ORDER BY a.tx_hash = s.mined_tx_hash DESC NULLS LAST, a.ordinal DESC LIMIT 1) AS a ON true
      LEFT JOIN LATERAL (
          SELECT tx_hash FROM attempts n WHERE n.chain_id = s.chain_id AND n.address = s.address AND n.nonce = s.nonce AND n.kind = 'noop'
-         ORDER BY n.ordinal DESC LIMIT 1) AS n ON true";
+         ORDER BY n.ordinal DESC LIMIT 1) AS n ON true"
+);
 
 /// One intent of an agent.
 pub async fn intent(pool: &PgPool, agent: AgentId, id: IntentId) -> Result<Option<IntentRow>, sqlx::Error> {

@@ -5,6 +5,7 @@ use sqlx::{PgConnection, PgPool, Row as _};
 use time::OffsetDateTime;
 
 use super::super::lanes::Lane;
+use super::holds::{held, words};
 use super::{address_from, begin_t1, signed, unsigned};
 use crate::chain::ChainId;
 use crate::ids::{IntentId, KeyId, OrgId};
@@ -210,6 +211,8 @@ pub struct LaneState {
     pub depth: u64,
     /// Why and since when it waits for a human, if it does.
     pub frozen: Option<(String, OffsetDateTime)>,
+    /// Why its first transaction that a freeze holds back is not sent, if there is one.
+    pub held: Option<String>,
 }
 
 /// The lanes of an organisation's keys, whatever became of those, in the order of chain and address, after a position.
@@ -219,15 +222,19 @@ pub async fn lanes_of(
     after: Option<Lane>,
     limit: i64,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "SELECT l.chain_id, l.address, l.next_nonce, l.frozen_reason, l.frozen_at,
                 (SELECT count(*) FROM slots s WHERE s.chain_id = l.chain_id AND s.address = l.address
-                   AND s.state IN ('signed', 'broadcast')) AS depth
+                   AND s.state IN ('signed', 'broadcast')) AS depth,
+                (SELECT h.held FROM slots s JOIN intents i ON i.id = s.intent_id CROSS JOIN LATERAL (SELECT ",
+        held!(),
+        " AS held) AS h WHERE s.chain_id = l.chain_id AND s.address = l.address AND s.state = 'signed' AND i.org_id = $1
+                   AND h.held IS NOT NULL ORDER BY s.nonce LIMIT 1) AS held
          FROM lanes l
          WHERE EXISTS (SELECT 1 FROM signing_keys k WHERE k.org_id = $1 AND k.address = l.address)
            AND ($2::bigint IS NULL OR (l.chain_id, l.address) > ($2, $3))
-         ORDER BY l.chain_id, l.address LIMIT $4",
-    )
+         ORDER BY l.chain_id, l.address LIMIT $4"
+    ))
     .bind(org)
     .bind(after.map(|lane| signed(lane.chain_id.0)))
     .bind(after.map(|lane| lane.address.to_vec()))
@@ -244,6 +251,7 @@ pub async fn lanes_of(
                 next_nonce: unsigned(row.try_get("next_nonce")?),
                 depth: unsigned(row.try_get("depth")?),
                 frozen: reason.zip(at),
+                held: row.try_get::<Option<&str>, _>("held")?.map(words),
             })
         })
         .collect()

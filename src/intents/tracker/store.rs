@@ -240,13 +240,6 @@ async fn attempts_of(pool: &PgPool, lane: Lane, nonces: &[i64]) -> Result<HashMa
     Ok(attempts)
 }
 
-/// The bytes of an attempt. They are large, so they are read only to be sent.
-pub async fn raw(pool: &PgPool, tx_hash: B256) -> Result<Vec<u8>, sqlx::Error> {
-    let row =
-        sqlx::query("SELECT raw FROM attempts WHERE tx_hash = $1").bind(tx_hash.as_slice()).fetch_one(pool).await?;
-    row.try_get("raw")
-}
-
 /// Notes where an intent's nonce was first seen used without a receipt of ours.
 pub async fn notice(pool: &PgPool, slot: &OpenSlot, block: u64) -> Result<(), sqlx::Error> {
     sqlx::query(

@@ -4,8 +4,9 @@ use super::super::broadcast::{self, Sent};
 use super::super::lanes::Lane;
 use super::super::replace::{self, Reason};
 use super::super::state::SlotState;
+use super::super::store::{self as rows, ToSend};
 use super::step::{Look, TrackError};
-use super::store::{self, LaneSlots, OpenSlot};
+use super::store::{LaneSlots, OpenSlot};
 use crate::chain::fees;
 
 /// Unmined slots of a lane that are sent again, lowest nonces first: a node keeps no more of a key in its queue for certain.
@@ -77,7 +78,8 @@ async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
     Ok(())
 }
 
-/// Sends the stored bytes of the lowest unmined slots again: exactly those bytes, whatever became of the last time.
+/// Sends the stored bytes of the lowest unmined slots again: exactly those bytes, whatever became of the last time. What no node is known
+/// to have and a freeze holds stays.
 async fn send_again(look: &Look<'_>, waiting: &[OpenSlot]) {
     let Look { app, chain, .. } = look;
     let due_s = app.config.intents.rebroadcast_s as f64;
@@ -87,7 +89,12 @@ async fn send_again(look: &Look<'_>, waiting: &[OpenSlot]) {
             Some(ago) => ago >= due_s,
         };
         if let (true, Some(attempt)) = (due, slot.sendable()) {
-            let Ok(raw) = store::raw(&app.db, attempt.tx_hash).await else { return };
+            let raw = match rows::to_send(&app.db, attempt.tx_hash).await {
+                Ok(ToSend::Bytes(raw)) => raw,
+                // Its nonce is known to nobody yet, and what was not sent when it was frozen is not sent now.
+                Ok(ToSend::Held(_)) => continue,
+                Err(_) => return,
+            };
             let sent = broadcast::send(chain, &raw).await;
             if let Sent::NotYet(why) = &sent {
                 tracing::debug!(chain = %chain.spec().name, nonce = slot.nonce, "{why}");

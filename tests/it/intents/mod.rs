@@ -5,6 +5,7 @@ mod concurrency;
 mod crash;
 mod effects;
 mod frozen;
+mod held;
 mod idempotency;
 mod invariants;
 mod lying_node;

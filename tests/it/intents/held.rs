@@ -1,0 +1,136 @@
+//! What is signed and not broadcast when a freeze comes.
+
+use std::time::{Duration, Instant};
+
+use alloy::primitives::B256;
+use serde_json::{Value, json};
+
+use super::outside::{proxied, rounds};
+use crate::harness::rpc_proxy::Act;
+use crate::harness::stack::{Agent, Options, Stack, hash, pay, text, until};
+
+const SOON: Duration = Duration::from_secs(30);
+const SEND: &str = "eth_sendRawTransaction";
+
+async fn freeze(stack: &Stack, scope: &str, subject: &str) -> String {
+    let body = json!({"scope": scope, "subject": subject, "reason": "the key leaked"});
+    format!("/v1/freezes/{}", text(&stack.owner.post("/v1/freezes", &body).await.expect(201), "id"))
+}
+
+async fn is_known(stack: &Stack, hash: B256) -> bool {
+    !stack.chain().request("eth_getTransactionByHash", json!([hash])).await.is_null()
+}
+
+async fn lane(stack: &Stack) -> Value {
+    let all = stack.owner.get("/v1/lanes").await.expect(200);
+    all["lanes"][0].clone()
+}
+
+/// The transaction and its lane both say why.
+async fn assert_held(stack: &Stack, agent: &Agent, sent: &Value, scope: &str) {
+    for shown in [agent.transaction(&text(sent, "id")).await, lane(stack).await] {
+        let why = text(&shown, "hold_reason");
+        assert!(why.contains(&format!("its {scope} is frozen (the key leaked)")), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn threat_37_what_is_frozen_before_a_node_has_it_is_held_until_the_freeze_is_lifted() {
+    let (stack, proxy) = proxied(Options {
+        daemons: 2,
+        anvil: |_, anvil| anvil.no_mining = true,
+        env: vec![("INTENTD_REBROADCAST_S".to_owned(), "1".to_owned())],
+        ..Options::default()
+    })
+    .await;
+    let agent = stack.agent(json!({})).await;
+    let out = agent.submit(pay("0.01")).await.expect(201);
+    let signer = agent.signer.to_string();
+    let scopes = [
+        ("agent", agent.id.as_str()),
+        ("key", signer.as_str()),
+        ("chain", "base"),
+        ("organisation", stack.org_id.as_str()),
+    ];
+    for (scope, subject) in scopes {
+        proxy.on(SEND, Act::error(-32_000, "overloaded"));
+        let sent = agent.submit(pay("0.02")).await.expect(201);
+        assert_eq!((sent["status"].as_str(), sent.get("hold_reason")), (Some("signed"), None), "{sent}");
+        let frozen = freeze(&stack, scope, subject).await;
+        // What was just being sent is over.
+        rounds(&proxy, 2).await;
+        proxy.on(SEND, Act::Pass);
+        rounds(&proxy, 3).await;
+        assert!(!is_known(&stack, hash(&sent)).await, "{scope}: sent for the first time under the freeze");
+        assert_held(&stack, &agent, &sent, scope).await;
+        // A nonce that is public is followed as ever.
+        assert_eq!(agent.transaction(&text(&out, "id")).await.get("hold_reason"), None);
+        stack.chain().request("anvil_dropTransaction", json!([hash(&out)])).await;
+        until(SOON, "it is sent again", async || is_known(&stack, hash(&out)).await).await;
+        assert!(!is_known(&stack, hash(&sent)).await, "{scope}");
+        let cancel = format!("{}/{}/cancel", agent.path(), text(&sent, "id"));
+        match scope {
+            "key" => {
+                // A human empties the lane under the freeze; the agent does not.
+                agent.client.post(&cancel, &json!({})).await.refused(403);
+                let shown = stack.owner.post(&cancel, &json!({})).await.expect(200);
+                assert_eq!(shown.get("hold_reason"), None, "{shown}");
+                let noop: B256 = text(&shown, "replaced_by").parse().unwrap();
+                until(SOON, "the no-op goes out", async || is_known(&stack, noop).await).await;
+                assert_eq!(lane(&stack).await.get("hold_reason"), None);
+                stack.owner.delete(&frozen).await.expect(204);
+                rounds(&proxy, 3).await;
+                assert!(!is_known(&stack, hash(&sent)).await, "what was cancelled is never sent");
+            }
+            _ => {
+                stack.owner.delete(&frozen).await.expect(204);
+                until(SOON, "it goes out", async || is_known(&stack, hash(&sent)).await).await;
+                let gone = async || agent.transaction(&text(&sent, "id")).await.get("hold_reason").is_none();
+                until(SOON, "nothing is held", gone).await;
+            }
+        }
+    }
+    stack.chain().mine(1).await;
+    stack.assert_settled("base", agent.signer, 0, 5).await;
+    assert_eq!(stack.count("SELECT count(*) FROM slots WHERE outcome = 'cancelled'").await, 1);
+}
+
+/// The freeze comes when T1 has read what is frozen, and before its bytes are sent.
+#[tokio::test]
+async fn threat_37_a_freeze_that_comes_during_a_slow_commit_holds_what_that_commits() {
+    let stack = Stack::with(Options { daemons: 2, ..Options::default() }).await;
+    let agent = stack.agent(json!({})).await;
+    for statement in [
+        "CREATE FUNCTION wait_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$",
+        "CREATE CONSTRAINT TRIGGER wait_at_commit AFTER INSERT ON intents DEFERRABLE INITIALLY DEFERRED
+         FOR EACH ROW EXECUTE FUNCTION wait_at_commit()",
+    ] {
+        stack.sql(statement).await;
+    }
+    let mut gate = stack.db.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(42)").execute(&mut *gate).await.unwrap();
+    let submitting = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.submit(pay("0.02")).await }
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted";
+    until(SOON, "it is being committed", async || stack.count(waits).await == 1).await;
+    let freezing = tokio::spawn({
+        let there = stack.owner.at(&stack.daemons[1].url);
+        let body = json!({"scope": "agent", "subject": agent.id, "reason": "the key leaked"});
+        async move { there.post("/v1/freezes", &body).await }
+    });
+    until(SOON, "the freeze is in force", async || stack.count("SELECT count(*) FROM freezes").await == 1).await;
+    let begun = Instant::now();
+    until(SOON, "the commit is a slow one", async || begun.elapsed() > Duration::from_millis(600)).await;
+    gate.rollback().await.unwrap();
+    let sent = submitting.await.unwrap().expect(201);
+    let frozen = freezing.await.unwrap().expect(201);
+    assert_eq!(sent["status"], "signed", "{sent}");
+    assert_held(&stack, &agent, &sent, "agent").await;
+    assert!(text(&sent, "hold_reason").contains("agent is frozen"), "{sent}");
+    assert!(!is_known(&stack, hash(&sent)).await);
+    stack.owner.delete(&format!("/v1/freezes/{}", text(&frozen, "id"))).await.expect(204);
+    assert_eq!(agent.settled(&text(&sent, "id")).await["receipt_status"], "success");
+}
