@@ -95,20 +95,40 @@ pub async fn check(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError>
     let asked = keyed.request.simulate_first || app.config.intents.require_simulation || keyed.simulation_required;
     let needed = guardrails::needs_effects(&keyed.agent.guardrails, &name, &keyed.calls);
     let lane = Lane { chain_id: keyed.chain.spec().chain_id, address: keyed.key.address };
-    let turn = if asked || needed { Some(take_turn(app, lane).await?) } else { None };
+    let turn = if asked || needed { Some(turn_to_simulate(app, lane).await?) } else { None };
     let mut checked = tokio::time::timeout(deadline, check_within(app, keyed, asked)).await.unwrap_or_else(|_| {
         Err(IntentError::could_not_check(format!("chain {name} did not answer within {} ms", deadline.as_millis())))
     })?;
+    if let Some(turn) = &turn {
+        turn.simulates(false);
+    }
     checked.turn = turn;
     Ok(checked)
 }
 
-/// Waits for the lane's turn in this daemon: half a lease at most. Whoever waits longer would be overtaken by its own retry, again and
-/// again.
+/// How long a turn is waited for: half a lease at most. Whoever waits longer would be overtaken by its own retry, again and again.
+fn patience(app: &App) -> Duration {
+    Duration::from_millis(500 * app.config.intents.claim_lease_s.clamp(1, 60))
+}
+
+fn too_many<T>(_: T) -> IntentError {
+    IntentError::could_not_check("too many intents of this key are waiting: try again later")
+}
+
+/// Waits for the lane's turn in this daemon, to sign. Whose simulation hangs is passed by: the row's lock decides, and T1 tells that
+/// one that others came before it.
 pub(super) async fn take_turn(app: &App, lane: Lane) -> Result<Turn, IntentError> {
-    let patience = Duration::from_millis(500 * app.config.intents.claim_lease_s.clamp(1, 60));
-    let turn = tokio::time::timeout(patience, app.lanes.turn(lane)).await;
-    turn.map_err(|_| IntentError::could_not_check("too many intents of this key are waiting: try again later"))
+    tokio::time::timeout(patience(app), app.lanes.turn_or_beside(lane)).await.map_err(too_many)
+}
+
+/// Waits for the lane's turn in this daemon, to simulate; not behind a simulation that hangs.
+async fn turn_to_simulate(app: &App, lane: Lane) -> Result<Turn, IntentError> {
+    let turn = tokio::time::timeout(patience(app), app.lanes.turn(lane)).await.map_err(too_many)?;
+    let turn = turn.ok_or_else(|| {
+        IntentError::could_not_check("another intent of this key is being simulated, which takes long: try again")
+    })?;
+    turn.simulates(true);
+    Ok(turn)
 }
 
 /// What a node says, all of it the same node.

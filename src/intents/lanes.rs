@@ -1,13 +1,20 @@
 //! A queue per lane in front of the lane's row, so that this daemon's own requests wait here in order and not in Postgres, each
 //! with a connection in its hand. It saves work and decides nothing: the row lock is the arbiter between daemons.
+//!
+//! Whoever simulates has the turn meanwhile. A simulator that hangs must not hang the lane with it: the others wait for it for
+//! [`SIMULATION_PATIENCE`], and then pass it by, one after the other, or are told to come again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::chain::ChainId;
+
+/// For how long one simulation keeps the others of its lane waiting.
+pub const SIMULATION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One address on one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,26 +25,122 @@ pub struct Lane {
     pub address: Address,
 }
 
+#[derive(Default)]
+struct Queue {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// The line of those who pass by.
+    beside: Arc<tokio::sync::Mutex<()>>,
+    /// Since when whoever has the turn simulates.
+    simulating: Mutex<Option<Instant>>,
+}
+
+impl Queue {
+    fn since(&self) -> Option<Instant> {
+        *self.simulating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.simulating.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Returns when somebody has simulated for too long.
+    async fn hangs(&self) {
+        loop {
+            let left = match self.since() {
+                Some(since) => SIMULATION_PATIENCE.saturating_sub(since.elapsed()),
+                None => SIMULATION_PATIENCE,
+            };
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+}
+
 /// The queues. A lane has an entry while somebody waits or works in it.
 #[derive(Default)]
-pub struct LaneQueues(Mutex<HashMap<Lane, Arc<tokio::sync::Mutex<()>>>>);
+pub struct LaneQueues(Mutex<HashMap<Lane, Arc<Queue>>>);
 
 /// A turn in a lane; dropping it lets the next one in.
 pub struct Turn {
+    /// Unless it is one of those who pass by.
+    queue: Option<Arc<Queue>>,
     _guard: OwnedMutexGuard<()>,
 }
 
+impl Turn {
+    /// Begins or ends a simulation.
+    pub fn simulates(&self, now: bool) {
+        if let Some(queue) = &self.queue {
+            queue.set(now.then(Instant::now));
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.simulates(false);
+    }
+}
+
 impl LaneQueues {
-    /// Waits for a turn, first come first served.
-    pub async fn turn(&self, lane: Lane) -> Turn {
-        let queue = {
-            let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Entries that nobody holds are dropped here: the map stays as small as the traffic.
-            if queues.len() > 1024 {
-                queues.retain(|_, queue| Arc::strong_count(queue) > 1);
-            }
-            Arc::clone(queues.entry(lane).or_default())
-        };
-        Turn { _guard: queue.lock_owned().await }
+    fn of(&self, lane: Lane) -> Arc<Queue> {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Entries that nobody holds are dropped here: the map stays as small as the traffic.
+        if queues.len() > 1024 {
+            queues.retain(|_, queue| {
+                Arc::strong_count(queue) > 1
+                    || Arc::strong_count(&queue.turn) > 1
+                    || Arc::strong_count(&queue.beside) > 1
+            });
+        }
+        Arc::clone(queues.entry(lane).or_default())
+    }
+
+    /// Waits for a turn, first come first served. `None`: another's simulation hangs.
+    pub async fn turn(&self, lane: Lane) -> Option<Turn> {
+        let queue = self.of(lane);
+        tokio::select! {
+            biased;
+            guard = Arc::clone(&queue.turn).lock_owned() => Some(Turn { queue: Some(queue), _guard: guard }),
+            () = queue.hangs() => None,
+        }
+    }
+
+    /// Waits for a turn, or passes by whose simulation hangs, one after the other.
+    pub async fn turn_or_beside(&self, lane: Lane) -> Turn {
+        if let Some(turn) = self.turn(lane).await {
+            return turn;
+        }
+        let guard = Arc::clone(&self.of(lane).beside).lock_owned().await;
+        Turn { queue: None, _guard: guard }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_simulation_that_hangs_is_passed_by_and_one_that_does_not_is_waited_for() {
+        let queues = LaneQueues::default();
+        let lane = Lane { chain_id: ChainId(1), address: Address::ZERO };
+        let first = queues.turn(lane).await.unwrap();
+        assert!(queues.turn(lane).now_or_never().is_none(), "who signs is waited for");
+        first.simulates(true);
+        assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "and who simulates");
+        queues.of(lane).set(Instant::now().checked_sub(SIMULATION_PATIENCE));
+        assert!(queues.turn(lane).await.is_none());
+        let beside = queues.turn_or_beside(lane).await;
+        assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "one after the other");
+        drop(beside);
+        assert!(queues.turn_or_beside(lane).now_or_never().is_some_and(|turn| turn.queue.is_none()), "it hangs still");
+        first.simulates(false);
+        assert!(queues.turn(lane).now_or_never().is_none());
+        drop(first);
+        assert!(queues.turn(lane).await.is_some());
     }
 }

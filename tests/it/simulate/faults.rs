@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::simulator::{Fault, FaultyProxy, KEY, Simulator, variables};
-use crate::harness::stack::{Options, Stack, pay, text};
+use crate::harness::stack::{Options, Stack, pay, text, until};
 
 fn status(status: u16) -> Fault {
     Fault::Status(status, Vec::new(), Vec::new())
@@ -112,4 +112,40 @@ async fn threat_38_a_simulator_that_cannot_say_is_could_not_check_and_nothing_is
     ] {
         assert!(log.contains(cause), "the log does not say {cause}");
     }
+}
+
+/// Whoever is being simulated has the lane's turn: when the simulator hangs, the others of the key do not hang with it.
+#[tokio::test]
+async fn threat_38_a_simulator_that_hangs_holds_up_nobody_else_of_the_key() {
+    let mut stack = Stack::with(Options { daemons: 0, ..Options::default() }).await;
+    let simulator = Simulator::start(&[("base", 8453, stack.chain().url())]).await;
+    let proxy = FaultyProxy::start(simulator.url()).await;
+    stack.options.env.extend(variables(&proxy.url));
+    stack.add_daemon("daemon").await;
+    let agent = stack.agent(json!({})).await;
+    let mut simulated = pay("0.1");
+    simulated["simulate_first"] = json!(true);
+    agent.submit(simulated.clone()).await.expect(201);
+    proxy.set(Fault::Delay(Duration::from_secs(600)));
+    proxy.take_count();
+    let hangs = tokio::spawn({
+        let (agent, body) = (agent.clone(), simulated.clone());
+        async move { agent.submit(body).await }
+    });
+    until(Duration::from_secs(30), "it is at the simulator", async || proxy.take_count() > 0).await;
+    let others = futures::future::join_all((0..3).map(|_| agent.submit(simulated.clone())));
+    let plain = futures::future::join_all((0..3).map(|_| agent.submit(pay("0.1"))));
+    let (others, plain) = futures::future::join(others, plain).await;
+    assert!(!hangs.is_finished(), "the others waited for it");
+    for reply in plain {
+        reply.expect(201);
+    }
+    for reply in others {
+        assert_eq!(reply.headers["retry-after"], "1");
+        assert!(reply.refused(503).contains("is being simulated, which takes long"));
+    }
+    hangs.await.unwrap().refused(503);
+    proxy.set(Fault::None);
+    agent.submit(simulated).await.expect(201);
+    stack.assert_settled("base", agent.signer, 0, 5).await;
 }
