@@ -24,7 +24,8 @@ pub fn speed_up() -> Doc {
     Doc::new(Tag::Intents, "speedUpTransaction", "Speed a transaction up")
         .says(
             "For the agent itself, and for owners and admins. The same transaction with the same nonce and higher fees, within the ceilings \
-             and the agent's guardrails. It is counted once.",
+             and the agent's guardrails. It is counted once. Without fees and without an `Idempotency-Key`, a repeat within two blocks (at least 5 s) \
+             of the last raise answers with that one, and raises no further.",
         )
         .header(
             "Idempotency-Key",

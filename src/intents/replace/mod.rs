@@ -63,7 +63,8 @@ pub async fn cancel(
     recorded(app, &wish, replace_intent(app, &wish).await).await
 }
 
-/// The same payment with higher fees. With an idempotency key, once for each key.
+/// The same payment with higher fees. With an idempotency key, once for each key; without one, and without fees, not again before the last
+/// raise had its time ([`rules::raise_rests_s`]).
 ///
 /// # Errors
 /// As [`cancel`].
@@ -170,6 +171,12 @@ async fn replace(
     match rules::may(reason, &target.standing).map_err(IntentError::Conflict)? {
         Verdict::Already => return Ok(None),
         Verdict::Replace => {}
+    }
+    // "Sooner", said again before the last time could show: the answer is the same.
+    let rests = rules::raise_rests_s(chain.spec().block_time_ms);
+    let says_no_more = reason == Reason::SpeedUp && wanted == FeeRequest::default() && claim.is_none();
+    if says_no_more && target.raised_s_ago.is_some_and(|ago| ago < rests) {
+        return Ok(None);
     }
     let replacement = prepare::prepare(app, by, chain, target, reason, wanted, claim).await?;
     let signed_at = Instant::now();

@@ -1,5 +1,7 @@
 //! What may be done to a transaction that is signed, and by what it is replaced. Pure.
 
+use std::time::Duration;
+
 use crate::chain::Fees;
 use crate::intents::state::{Outcome, SlotState};
 
@@ -112,6 +114,12 @@ pub fn may(reason: Reason, slot: &Standing) -> Result<Verdict, String> {
         return Err(format!("nonce {nonce} has {ATTEMPTS_MAX} signed attempts already: one of them will be mined"));
     }
     Ok(Verdict::Replace)
+}
+
+/// How long a raise is left alone, in seconds: two blocks in which it may be mined, and what a client takes to ask again.
+#[must_use]
+pub fn raise_rests_s(block_time_ms: u64) -> f64 {
+    Duration::from_millis(block_time_ms.saturating_mul(2)).as_secs_f64().clamp(5.0, 60.0)
 }
 
 /// An attempt, as far as the next one depends on it.

@@ -45,6 +45,8 @@ pub struct Target {
     pub attempts: Vec<Before>,
     /// The place of the latest.
     pub latest: Option<i32>,
+    /// How long ago the latest was signed, in seconds, if it raised the fee of the one before.
+    pub raised_s_ago: Option<f64>,
 }
 
 /// A slot. Locks nothing.
@@ -71,7 +73,8 @@ pub async fn target(conn: &mut PgConnection, lane: Lane, nonce: u64) -> Result<O
         }),
     };
     let rows = sqlx::query(
-        "SELECT ordinal, kind, gas_limit, gas_price, max_fee_per_gas, max_priority_fee_per_gas FROM attempts
+        "SELECT ordinal, kind, reason, gas_limit, gas_price, max_fee_per_gas, max_priority_fee_per_gas,
+                extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s FROM attempts
          WHERE chain_id = $1 AND address = $2 AND nonce = $3 ORDER BY ordinal",
     )
     .bind(signed(lane.chain_id.0))
@@ -94,7 +97,14 @@ pub async fn target(conn: &mut PgConnection, lane: Lane, nonce: u64) -> Result<O
         nonce,
     };
     let latest = rows.last().map(|row| row.try_get("ordinal")).transpose()?;
-    Ok(Some(Target { lane, standing, key_id: row.try_get("key_id")?, owner, attempts, latest }))
+    let mut raised_s_ago = None;
+    if let Some(last) = rows.last() {
+        let reason: &str = last.try_get("reason")?;
+        if [Reason::SpeedUp, Reason::Bump].iter().any(|raise| raise.as_str() == reason) {
+            raised_s_ago = Some(last.try_get("age_s")?);
+        }
+    }
+    Ok(Some(Target { lane, standing, key_id: row.try_get("key_id")?, owner, attempts, latest, raised_s_ago }))
 }
 
 /// Locks the lane and then the slot; false when it is not what `target` was read as any more. Its attempts are read in a later statement:
