@@ -30,5 +30,5 @@ pub use node::{Head, Log, Receipt, TxRequest};
 pub use overlay::Overlay;
 pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};
 pub use rpc::Rpc;
-pub use spec::{ChainId, ChainSpec, Kind, RpcUrl};
+pub use spec::{ChainId, ChainSpec, Kind, NODES_MAX, RpcUrl};
 pub use tx::{Fees, LimitError, Signature, SignedTx, UnsignedTx};

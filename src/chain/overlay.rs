@@ -16,8 +16,10 @@ pub struct Overlay {
     pub display_name: Option<String>,
     /// Instead of the file's.
     pub explorer_url: Option<Url>,
-    /// Instead of the environment's.
+    /// Instead of the environment's first.
     pub rpc_url: Option<RpcUrl>,
+    /// Instead of all further ones, if there are any.
+    pub rpc_urls: Vec<RpcUrl>,
     /// All of a chain that the file does not have.
     pub own: Option<ChainSpec>,
     /// Withdrawn: nobody sees it, and what was signed on it is followed to its end.
@@ -70,6 +72,9 @@ pub fn effective(file: &[ChainSpec], rows: &[Overlay]) -> (Vec<Effective>, Vec<S
             if let Some(url) = &row.rpc_url {
                 spec.rpc_url = Some(url.clone());
             }
+            if !row.rpc_urls.is_empty() {
+                spec.rpc_urls.clone_from(&row.rpc_urls);
+            }
             (chain.is_enabled, chain.times) = (row.is_enabled, times);
             continue;
         }
@@ -87,7 +92,7 @@ pub fn effective(file: &[ChainSpec], rows: &[Overlay]) -> (Vec<Effective>, Vec<S
             faults.push(format!("chain {} of the database is left out: {}", row.chain_id, wrong.join("; ")));
             continue;
         }
-        let spec = ChainSpec { rpc_url: row.rpc_url.clone(), ..own.clone() };
+        let spec = ChainSpec { rpc_url: row.rpc_url.clone(), rpc_urls: row.rpc_urls.clone(), ..own.clone() };
         let (is_enabled, deleted) = (row.is_enabled, row.deleted);
         chains.push(Effective { spec, in_file: false, is_enabled, deleted, times });
     }
@@ -111,6 +116,7 @@ mod tests {
             display_name: None,
             explorer_url: None,
             rpc_url: None,
+            rpc_urls: Vec::new(),
             own,
             deleted: false,
             created_at: at,

@@ -11,7 +11,7 @@ use url::Url;
 use crate::outbound::rules::Rules;
 
 /// Most nodes of one chain.
-const NODES_MAX: usize = 8;
+pub const NODES_MAX: usize = 8;
 /// Longest chain name, in characters.
 const NAME_CHARS_MAX: usize = 32;
 

@@ -74,7 +74,7 @@ pub struct AdminChain {
     pub block_time_ms: u64,
     /// How long its node may take, in milliseconds.
     pub rpc_deadline_ms: u64,
-    /// Whether there is a URL of a node. It is never shown.
+    /// Whether there is a URL of a node. None is ever shown.
     pub has_rpc_url: bool,
     /// Where it comes from.
     pub source: ChainSource,
@@ -131,6 +131,9 @@ pub struct CreateChain {
     /// The URL of its node, which is asked at once.
     #[schema(max_length = 2048)]
     pub rpc_url: Option<String>,
+    /// The URLs of further nodes, in the order in which they are asked when the ones before fail. Eight in all.
+    #[schema(max_items = 8)]
+    pub rpc_urls: Option<Vec<String>>,
     /// Whether it signs anything new; yes if not given.
     pub is_enabled: Option<bool>,
 }
@@ -173,9 +176,13 @@ pub struct UpdateChain {
     pub block_time_ms: Option<u64>,
     /// How long its node may take, in milliseconds.
     pub rpc_deadline_ms: Option<u64>,
-    /// The URL of its node, which is asked at once; an empty one takes it away.
+    /// The URL of its node, which is asked at once; an empty one takes it away, and the further ones with it unless they are named again.
     #[schema(max_length = 2048)]
     pub rpc_url: Option<String>,
+    /// The URLs of further nodes, in the order in which they are asked when the ones before fail. Eight in all. Whoever changes one names
+    /// all of them.
+    #[schema(max_items = 8)]
+    pub rpc_urls: Option<Vec<String>>,
     /// Whether it signs anything new.
     pub is_enabled: Option<bool>,
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
-use crate::chain::{Chain, ChainId, Overlay, RpcUrl};
+use crate::chain::{Chain, ChainId, ChainSpec, NODES_MAX, Overlay, RpcUrl};
 use crate::db::DbError;
 use crate::hsm::{Envelope, HsmError};
 
-use self::rules::{Definition, Fault, Request};
+use self::rules::{Definition, Fault, Request, URL_CHARS_MAX};
 use self::store::Row;
 
 /// How often the rows are read.
@@ -26,7 +26,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(2);
 /// URLs that have been opened, by what was opened: a row that stays the same costs the HSM nothing. Held while the rows are read and
 /// applied, so that no older reading is applied after a newer one.
 #[derive(Default)]
-pub struct Rows(tokio::sync::Mutex<HashMap<ChainId, (Envelope, RpcUrl)>>);
+pub struct Rows(tokio::sync::Mutex<HashMap<ChainId, (Envelope, Vec<RpcUrl>)>>);
 
 /// Why a chain was not added or changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +45,9 @@ pub enum ChainError {
     InFile(String),
     /// Whatever is at the URL, it did not answer as a node of the chain (422). One answer for everything that may be there: it is not
     /// for the caller to find out.
-    #[error("rpc_url: no node of chain {0} answers there, so nothing was stored")]
+    #[error("rpc_url: at one of these URLs no node of chain {0} answers, so nothing was stored")]
     Node(ChainId),
-    /// The URL could not be sealed.
+    /// The URLs could not be sealed.
     #[error(transparent)]
     Hsm(#[from] HsmError),
     /// Could not be done.
@@ -77,23 +77,23 @@ pub async fn refresh(app: &App) -> Result<(), DbError> {
     let rows = store::list(&mut *app.db.acquire().await?).await?;
     let mut overlays: Vec<Overlay> = Vec::with_capacity(rows.len());
     for row in rows {
-        let rpc_url = match &row.rpc {
-            None => None,
+        let nodes = match &row.rpc {
+            None => Vec::new(),
             Some(sealed) => match opened.get(&row.chain_id) {
-                Some((same, url)) if same == sealed => Some(url.clone()),
+                Some((same, nodes)) if same == sealed => nodes.clone(),
                 _ => match open(app, row.chain_id, sealed).await {
-                    Ok(url) => {
-                        opened.insert(row.chain_id, (sealed.clone(), url.clone()));
-                        Some(url)
+                    Ok(nodes) => {
+                        opened.insert(row.chain_id, (sealed.clone(), nodes.clone()));
+                        nodes
                     }
                     Err(why) => {
-                        tracing::warn!(chain_id = %row.chain_id, "the RPC URL of a chain cannot be used: {why}");
-                        None
+                        tracing::warn!(chain_id = %row.chain_id, "the RPC URLs of a chain cannot be used: {why}");
+                        Vec::new()
                     }
                 },
             },
         };
-        overlays.push(row.overlay(rpc_url));
+        overlays.push(row.overlay(nodes));
     }
     for fault in app.chains.apply(&overlays) {
         tracing::warn!("{fault}");
@@ -101,14 +101,24 @@ pub async fn refresh(app: &App) -> Result<(), DbError> {
     Ok(())
 }
 
-async fn open(app: &App, chain_id: ChainId, sealed: &Envelope) -> Result<RpcUrl, String> {
+/// Those of a row's URLs that are allowed; one at least.
+async fn open(app: &App, chain_id: ChainId, sealed: &Envelope) -> Result<Vec<RpcUrl>, String> {
     let text = app.hsm.open(&associated_data(chain_id), sealed).await.map_err(|error| error.to_string())?;
     let text = std::str::from_utf8(&text).map_err(|_| "it is not text".to_owned())?;
-    parse_url(app, text).ok_or_else(|| "it is not, or no longer, one that is allowed".to_owned())
+    let nodes: Vec<RpcUrl> = text.split_whitespace().filter_map(|text| parse_url(app, text)).collect();
+    match (nodes.len(), text.split_whitespace().count()) {
+        (0, _) => Err("none is, or is any longer, one that is allowed".to_owned()),
+        (usable, all) => {
+            if usable < all {
+                tracing::warn!(%chain_id, usable, all, "some RPC URLs of a chain are not, or no longer, allowed");
+            }
+            Ok(nodes)
+        }
+    }
 }
 
 fn parse_url(app: &App, text: &str) -> Option<RpcUrl> {
-    RpcUrl::parse_guarded(text, app.outbound.rules())
+    (text.len() <= URL_CHARS_MAX).then(|| RpcUrl::parse_guarded(text, app.outbound.rules())).flatten()
 }
 
 /// Reads the rows again and again until the daemon stops.
@@ -131,16 +141,30 @@ async fn refresh_now(app: &App) {
     }
 }
 
-/// A URL whose node has said that it serves this chain, sealed.
-async fn seal_url(app: &App, definition: &Definition, text: &str) -> Result<Envelope, ChainError> {
-    let url = parse_url(app, text).ok_or(Fault::RpcUrl)?;
-    let spec = definition.spec_with(Some(url.clone()));
-    let candidate = Chain::candidate(spec).map_err(|text| Fault::Invalid(format!("rpc_url: {text}")))?;
-    if let Err(error) = candidate.rpc().await {
-        tracing::info!(chain_id = %definition.chain_id(), %error, "the RPC URL of a chain was refused");
-        return Err(ChainError::Node(definition.chain_id()));
+/// URLs whose nodes have all said that they serve this chain, sealed as one; none for none. Each is held against the rules of such URLs,
+/// and asked by itself.
+async fn seal_nodes(app: &App, definition: &Definition, texts: &[&str]) -> Result<Option<Envelope>, ChainError> {
+    if texts.is_empty() {
+        return Ok(None);
     }
-    Ok(app.hsm.seal(&associated_data(definition.chain_id()), url.reveal().as_bytes()).await?)
+    let nodes: Option<Vec<RpcUrl>> = texts.iter().map(|text| parse_url(app, text)).collect();
+    let nodes = nodes.filter(|nodes| nodes.len() <= NODES_MAX).ok_or(Fault::RpcUrl)?;
+    let chain_id = definition.chain_id();
+    let asked = nodes.iter().map(|url| async move {
+        let spec = ChainSpec { rpc_url: Some(url.clone()), ..definition.spec().clone() };
+        let candidate = Chain::candidate(spec).map_err(|text| Fault::Invalid(format!("rpc_url: {text}")))?;
+        if let Err(error) = candidate.rpc().await {
+            tracing::info!(%chain_id, %error, "the RPC URL of a chain was refused");
+            return Err(ChainError::Node(chain_id));
+        }
+        Ok(())
+    });
+    // All of them, so that the time does not tell which one it was.
+    for answer in futures::future::join_all(asked).await {
+        answer?;
+    }
+    let text = nodes.iter().map(RpcUrl::reveal).collect::<Vec<_>>().join(" ");
+    Ok(Some(app.hsm.seal(&associated_data(chain_id), text.as_bytes()).await?))
 }
 
 /// A new chain. One that was removed comes back, as the same.
@@ -156,10 +180,7 @@ pub async fn create(app: &App, principal: &Principal, request: &Request) -> Resu
     if app.chains.of_file(spec.chain_id).is_some() || app.chains.iter().any(|chain| in_file(&chain)) {
         return Err(exists());
     }
-    let rpc = match request.rpc_url.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => Some(seal_url(app, &definition, text).await?),
-        None => None,
-    };
+    let rpc = seal_nodes(app, &definition, &request.nodes().unwrap_or_default()).await?;
     let mut tx = app.db.begin().await?;
     let before = store::get_for_update(&mut tx, spec.chain_id).await?;
     if before.is_none() && !store::has_room(&mut tx).await? {
@@ -168,7 +189,7 @@ pub async fn create(app: &App, principal: &Principal, request: &Request) -> Resu
     let row = match before {
         Some(row) if !row.deleted => return Err(exists()),
         Some(row) => {
-            rules::same_chain(&row.own.map(|own| own.spec_with(None)).ok_or_else(exists)?, spec)?;
+            rules::same_chain(&row.own.map(|own| own.spec().clone()).ok_or_else(exists)?, spec)?;
             Row { created_at: row.created_at, ..Row::of(&definition, request.is_enabled.unwrap_or(true), rpc) }
         }
         None => Row::of(&definition, request.is_enabled.unwrap_or(true), rpc),
@@ -195,10 +216,8 @@ pub async fn change(
     request: &Request,
 ) -> Result<Arc<Chain>, ChainError> {
     let chain_id = chain.spec().chain_id;
-    let rpc = match request.rpc_url.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => Some(seal_url(app, &Definition::of(chain.spec()), text).await?),
-        None => None,
-    };
+    let nodes = request.nodes();
+    let rpc = seal_nodes(app, &Definition::of(chain.spec()), nodes.as_deref().unwrap_or_default()).await?;
     let mut tx = app.db.begin().await?;
     let held = store::get_for_update(&mut tx, chain_id).await?;
     let file = app.chains.of_file(chain_id);
@@ -208,14 +227,14 @@ pub async fn change(
         (None, None) => return Err(ChainError::NotFound),
     };
     let mut after = rules::change(&before, file, request)?;
-    if request.rpc_url.is_some() {
+    if nodes.is_some() {
         after.rpc = rpc;
     }
     store::put(&mut tx, &after).await?;
     let event = Event::by(principal, "chain.update", Resource::new("chain", chain_id))
         .with("before", before.render())
         .with("after", after.render())
-        .with("rpc_url_changed", request.rpc_url.is_some());
+        .with("rpc_url_changed", nodes.is_some());
     audit::record(&mut tx, event).await?;
     tx.commit().await?;
     refresh_now(app).await;

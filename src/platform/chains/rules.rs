@@ -5,14 +5,14 @@ use serde_json::Value;
 use url::Url;
 
 use super::store::Row;
-use crate::chain::{ChainId, ChainSpec, Kind, RpcUrl};
+use crate::chain::{ChainId, ChainSpec, Kind, NODES_MAX};
 
 /// Most rows.
 pub const ROWS_MAX: i64 = 256;
 /// Longest text, in characters.
 const TEXT_CHARS_MAX: usize = 255;
 /// Longest URL, in characters.
-const URL_CHARS_MAX: usize = 2_048;
+pub const URL_CHARS_MAX: usize = 2_048;
 
 /// The body of POST and PUT. A `null` is a field not given; an empty URL takes one away.
 #[derive(Debug, Default, Deserialize)]
@@ -32,10 +32,23 @@ pub struct Request {
     sign_only_ttl_s: Option<u64>,
     block_time_ms: Option<u64>,
     rpc_deadline_ms: Option<u64>,
-    /// The node's URL.
-    pub rpc_url: Option<String>,
+    rpc_url: Option<String>,
+    rpc_urls: Option<Vec<String>>,
     /// Whether it signs anything new.
     pub is_enabled: Option<bool>,
+}
+
+impl Request {
+    /// The nodes that it names, the first one first; `None` when it says nothing of nodes. Whatever it says of any is said of all: what a
+    /// request no longer names is not asked any more.
+    #[must_use]
+    pub fn nodes(&self) -> Option<Vec<&str>> {
+        if self.rpc_url.is_none() && self.rpc_urls.is_none() {
+            return None;
+        }
+        let first = self.rpc_url.as_deref().filter(|text| !text.is_empty());
+        Some(first.into_iter().chain(self.rpc_urls.iter().flatten().map(String::as_str)).collect())
+    }
 }
 
 /// What is wrong with a request.
@@ -46,7 +59,7 @@ pub enum Fault {
     Invalid(String),
     /// Not a URL that a node may have (400). It is not repeated: it may hold a key.
     #[error(
-        "rpc_url must be an http or https URL of at most {URL_CHARS_MAX} characters, on a public address or in a network that `outbound.allow_private` lists"
+        "rpc_url and each of rpc_urls must be an http or https URL of at most {URL_CHARS_MAX} characters, on a public address or in a network that `outbound.allow_private` lists, {NODES_MAX} in all"
     )]
     RpcUrl,
     /// A field that cannot be changed (422).
@@ -82,7 +95,7 @@ impl Definition {
     /// Of a chain that is in the registry.
     #[must_use]
     pub fn of(spec: &ChainSpec) -> Self {
-        Self(ChainSpec { rpc_url: None, ..spec.clone() })
+        Self(ChainSpec { rpc_url: None, rpc_urls: Vec::new(), ..spec.clone() })
     }
 
     /// The chain.
@@ -95,12 +108,6 @@ impl Definition {
     #[must_use]
     pub fn chain_id(&self) -> ChainId {
         self.0.chain_id
-    }
-
-    /// The chain with its node.
-    #[must_use]
-    pub fn spec_with(&self, rpc_url: Option<RpcUrl>) -> ChainSpec {
-        ChainSpec { rpc_url, ..self.0.clone() }
     }
 }
 
@@ -266,7 +273,7 @@ pub fn change(before: &Row, file: Option<&ChainSpec>, request: &Request) -> Resu
 
 /// The chain with every field that is given.
 fn merged(base: &ChainSpec, request: &Request) -> Result<Definition, Fault> {
-    let mut spec = ChainSpec { rpc_url: None, ..base.clone() };
+    let mut spec = ChainSpec { rpc_url: None, rpc_urls: Vec::new(), ..base.clone() };
     let texts = [
         (&mut spec.name, &request.name),
         (&mut spec.display_name, &request.display_name),

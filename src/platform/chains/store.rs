@@ -26,7 +26,7 @@ pub struct Row {
     pub explorer_url: Option<Url>,
     /// All of it, for a chain of its own.
     pub own: Option<Definition>,
-    /// Its node's URL, sealed.
+    /// Its nodes' URLs with spaces between, sealed as one.
     pub rpc: Option<Envelope>,
     /// Withdrawn.
     pub deleted: bool,
@@ -76,14 +76,16 @@ impl Row {
 
     /// As the registry takes it.
     #[must_use]
-    pub fn overlay(self, rpc_url: Option<RpcUrl>) -> Overlay {
+    pub fn overlay(self, nodes: Vec<RpcUrl>) -> Overlay {
+        let mut nodes = nodes.into_iter();
         Overlay {
             chain_id: self.chain_id,
             is_enabled: self.is_enabled,
             display_name: self.display_name,
             explorer_url: self.explorer_url,
-            rpc_url,
-            own: self.own.map(|own| own.spec_with(None)),
+            rpc_url: nodes.next(),
+            rpc_urls: nodes.collect(),
+            own: self.own.map(|own| own.spec().clone()),
             deleted: self.deleted,
             created_at: self.created_at,
             updated_at: self.updated_at,

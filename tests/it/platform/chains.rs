@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::anvil::{Anvil, AnvilOptions};
 use crate::harness::client::Client;
+use crate::harness::rpc_proxy::{Act, RpcProxy};
 use crate::harness::stack::{Agent, Options, Stack, TO, fresh_scalar, until};
 use crate::orgs::{last_event, platform_admin};
 
@@ -260,6 +261,63 @@ async fn chains_toml_wins_over_the_table_for_id_name_and_ceilings() {
     until(SOON, "it signs again there", async || there.submit(pay("base")).await.status == 201).await;
     assert_eq!(status(&stack.owner, &format!("{CHAINS}/nothing")).await, 405, "chains are read from the list");
     stack.owner.put(&format!("{CHAINS}/nothing"), &json!({})).await.refused(404);
+}
+
+#[tokio::test]
+async fn a_chain_of_the_api_has_several_nodes_and_each_is_held_to_the_rules_of_one() {
+    let stack = Stack::with(Options { env: loopback(), ..Options::default() }).await;
+    platform_admin(&stack);
+    let anvil = Anvil::with(&AnvilOptions { chain_id: 777_004, ..AnvilOptions::default() });
+    let (first, second) = (RpcProxy::start(&anvil.url()), RpcProxy::start(&anvil.url()));
+    let agent = agent_on_added(&stack, &anvil).await;
+    let node = with(definition(&anvil), json!({"rpc_url": format!("{}/?key={ACCESS_KEY}", first.url())}));
+    let further = |urls: Value| with(node.clone(), json!({ "rpc_urls": urls }));
+    for wrong in [
+        json!([second.url(), "ftp://127.0.0.1"]),
+        json!(["http://169.254.169.254/latest"]),
+        json!([second.url(), "http://[::ffff:169.254.169.254]/"]),
+        json!([second.url(), "http://10.0.0.1:8545"]),
+        json!([""]),
+        json!([5]),
+        json!(second.url()),
+        json!(vec![second.url(); 8]),
+        json!([format!("{}/{}", second.url(), "x".repeat(2_048))]),
+    ] {
+        let reply = stack.owner.post(CHAINS, &further(wrong.clone())).await;
+        assert_eq!(reply.status.as_u16(), 400, "{wrong}: {}", reply.body);
+    }
+    // Each of them is asked; the reply does not tell which it was.
+    let elsewhere = stack.anvil("base").url();
+    let mut details = Vec::new();
+    for urls in [json!([elsewhere]), json!([second.url(), "http://127.0.0.1:1/"])] {
+        details.push(stack.owner.post(CHAINS, &further(urls)).await.refused(422));
+    }
+    assert_eq!(details[0], details[1]);
+    assert_eq!(stack.count("SELECT count(*) FROM chains").await, 0);
+
+    let made = stack.owner.post(CHAINS, &further(json!([second.url()]))).await.expect(201);
+    assert_eq!((&made["has_rpc_url"], made.get("rpc_urls")), (&json!(true), None));
+    let chain = format!("{CHAINS}/{}", made["id"].as_str().unwrap());
+    agent.submit(pay("added")).await.expect(201);
+    // The first goes away: the second is asked.
+    first.on_everything(Act::DropRequest);
+    let sent = async || agent.submit(pay("added")).await.status == 201;
+    until(SOON, "the second node is asked", sent).await;
+    // Who names nodes names all of them; who names none changes none.
+    stack.owner.put(&chain, &json!({"confirmations": 2, "rpc_urls": null})).await.expect(200);
+    until(SOON, "both are there still", sent).await;
+    stack.owner.put(&chain, &json!({"rpc_url": first.url()})).await.refused(422);
+    stack.owner.put(&chain, &json!({"rpc_urls": [second.url()]})).await.expect(200);
+    first.clear();
+    let before = first.total();
+    agent.submit(pay("added")).await.expect(201);
+    assert_eq!(first.total(), before, "what is no longer named is not asked");
+    assert_eq!(stack.owner.put(&chain, &json!({"rpc_url": ""})).await.expect(200)["has_rpc_url"], false);
+    agent.submit(pay("added")).await.refused(503);
+
+    let mut seen = stack.owner.get("/v1/audit/events?limit=1000").await.expect(200).to_string();
+    seen += &stack.daemons[0].log_text();
+    assert!(!seen.contains("hush-hush") && !seen.contains(&second.url()));
 }
 
 #[tokio::test]
