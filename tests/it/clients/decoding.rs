@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::pytest;
 use crate::harness::anvil;
-use crate::harness::stack::{Agent, Options, Stack, TO, until};
+use crate::harness::stack::{Agent, Options, Stack, TO, hash, until};
 
 /// The largest id that a chain may have whose legacy signatures fit in 64 bits (EIP-2294).
 const LARGEST_CHAIN_ID: u64 = u64::MAX / 2 - 36;
 
-/// `kind`, `chain_id`, `nonce`, `address`, `tx_hash`, `raw`.
-type Attempt = (String, i64, i64, Vec<u8>, Vec<u8>, Vec<u8>);
+/// `kind`, `chain_id`, `nonce`, `address`, `tx_hash`, `raw`, and `gas_limit` and the fees as JSON.
+type Attempt = (String, i64, i64, Vec<u8>, Vec<u8>, Vec<u8>, Value);
 
 const FIELDS: [&str; 11] = [
     "signed_tx",
@@ -81,22 +81,50 @@ async fn other_peoples_decoders_read_in_our_bytes_what_the_api_says_of_them() {
     stack.sql("UPDATE slots SET created_at = created_at - interval '901 seconds' WHERE sign_only").await;
     let noops = async || stack.count("SELECT count(*) FROM attempts WHERE kind = 'noop'").await > 0;
     until(Duration::from_secs(30), "a no-op", noops).await;
-    let attempts: Vec<Attempt> = sqlx::query_as("SELECT kind, chain_id, nonce, address, tx_hash, raw FROM attempts")
-        .fetch_all(&stack.db)
-        .await
-        .unwrap();
+    // Further attempts of a nonce: the same payment with higher fees, and what takes its nonce.
+    let replacing = stack.agent(json!({})).await;
+    for (chain, _) in &chains {
+        stack.anvil(chain).request("evm_setAutomine", json!([false])).await;
+        for fees in [&legacy, &type_2] {
+            let mut intent = json!({"chain": chain, "to": TO, "value": "0.1", "data": "0x00ff", "gas_limit": 60_000});
+            intent.as_object_mut().unwrap().extend(fees.as_object().unwrap().clone());
+            let sent = replacing.submit(intent).await.expect(201);
+            let path = format!("{}/{}", replacing.path(), sent["id"].as_str().unwrap());
+            let faster = replacing.client.post(&format!("{path}/speed-up"), &json!({})).await.expect(200);
+            assert_ne!(faster["tx_hash"], sent["tx_hash"]);
+            let mut faster = said(&replacing, &faster, &json!("0x00ff")).await;
+            let raw: Vec<u8> = sqlx::query_scalar("SELECT raw FROM attempts WHERE tx_hash = $1")
+                .bind(hash(&faster).as_slice())
+                .fetch_one(&stack.db)
+                .await
+                .unwrap();
+            faster["signed_tx"] = json!(format!("0x{}", hex::encode(raw)));
+            signed.push(faster);
+            replacing.client.post(&format!("{path}/cancel"), &json!({})).await.expect(200);
+        }
+    }
+    let attempts: Vec<Attempt> = sqlx::query_as(
+        "SELECT kind, chain_id, nonce, address, tx_hash, raw, jsonb_build_object('gas_limit', gas_limit, 'gas_price', gas_price::text,
+             'max_fee_per_gas', max_fee_per_gas::text, 'max_priority_fee_per_gas', max_priority_fee_per_gas::text) FROM attempts",
+    )
+    .fetch_all(&stack.db)
+    .await
+    .unwrap();
     let hex = |bytes: &[u8]| format!("0x{}", hex::encode(bytes));
-    for (kind, chain_id, nonce, address, tx_hash, raw) in &attempts {
+    for (kind, chain_id, nonce, address, tx_hash, raw, fees) in &attempts {
         let mut said = json!({
             "chain_id": chain_id, "nonce": nonce, "from": hex(address), "tx_hash": hex(tx_hash), "signed_tx": hex(raw),
         });
+        said.as_object_mut().unwrap().extend(fees.as_object().unwrap().clone());
         if kind != "intent" {
             let nothing = json!({"to": hex(address), "value_wei": "0", "data": "0x"});
             said.as_object_mut().unwrap().extend(nothing.as_object().unwrap().clone());
         }
         signed.push(said);
     }
-    assert!(signed.len() >= 2 * 45 + 3 + 3 + 2, "{}", signed.len());
+    let replaced = attempts.iter().filter(|(kind, ..)| kind == "noop").count();
+    assert!(replaced > 2 * chains.len(), "{replaced}");
+    assert!(signed.len() >= 2 * 45 + 3 + 3 + 2 + 4 * 6, "{}", signed.len());
 
     let file = stack.install.root.join("signed.json");
     std::fs::write(&file, serde_json::to_vec(&signed).unwrap()).unwrap();
