@@ -3,6 +3,7 @@
 
 mod simulated;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use alloy::primitives::Address;
 
 use super::authorise::{HeldClaim, Keyed};
 use super::bound::Bound;
-use super::calldata::Calls;
 use super::effects::Effects;
 use super::error::IntentError;
 use super::guardrails::{self, Facts, Seen};
 use super::lanes::{Lane, Turn};
 use super::parse::{Kind, Request};
+use super::proposed::Proposed;
 use super::store;
 use crate::access::Principal;
 use crate::agents::Agent;
@@ -28,7 +29,6 @@ use crate::chain::{
 use crate::ids::{AgentId, OrgId};
 use crate::money::Wei;
 use crate::simulate::Trial;
-use crate::vaults::keys::SigningKey;
 
 pub(super) use simulated::simulate_after;
 use simulated::simulate_first;
@@ -40,30 +40,24 @@ pub struct Checked {
     pub(super) org_id: OrgId,
     pub(super) agent_id: AgentId,
     pub(super) kind: Kind,
-    pub(super) chain: Arc<Chain>,
     pub(super) claim: Option<HeldClaim>,
-    pub(super) key: SigningKey,
-    pub(super) tx: Bound,
-    pub(super) max_fee: Wei,
+    pub(super) proposed: Proposed,
     pub(super) funds: Funds,
     pub(super) nonce: NonceView,
     pub(super) explicit_nonce: Option<u64>,
-    pub(super) calls: Calls,
-    /// Of the simulation, where it tells everything.
-    pub(super) effects: Option<Effects>,
-    /// The windows that it is charged to, by the rules as they were read here.
-    pub(super) units: Vec<String>,
     /// The lane's turn in this daemon, where the check needed it already: what was simulated first is what comes first.
     pub(super) turn: Option<Turn>,
 }
 
-impl Checked {
-    /// What the rules look at.
-    pub(super) fn facts(&self) -> Facts<'_> {
-        let seen = Seen::of(self.effects.as_ref());
-        Facts::of(&self.chain.spec().name, &self.tx, self.max_fee, &self.calls, seen)
-    }
+impl Deref for Checked {
+    type Target = Proposed;
 
+    fn deref(&self) -> &Proposed {
+        &self.proposed
+    }
+}
+
+impl Checked {
     /// The lane that will sign it.
     #[must_use]
     pub fn lane(&self) -> Lane {
@@ -257,15 +251,9 @@ async fn check_within(app: &Arc<App>, keyed: Keyed, asked: bool) -> Result<Check
         nonce: nonces.0,
         explicit_nonce: request.nonce,
         principal,
-        chain,
         claim,
-        key,
-        tx,
-        max_fee,
+        proposed: Proposed { chain, key, tx, max_fee, calls, effects, units },
         funds,
-        calls,
-        effects,
-        units,
         turn: None,
     })
 }

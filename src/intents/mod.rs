@@ -16,6 +16,7 @@ pub mod http;
 pub mod lanes;
 mod nonce;
 pub mod parse;
+mod proposed;
 mod refuse;
 pub mod replace;
 pub mod simulation;

@@ -103,7 +103,8 @@ fn changed_meanwhile(what: &str) -> IntentError {
 /// Rules and rights as they are now, with their rows held. What settles a nonce without paying anybody needs few of them: a human's
 /// cancel and the daemon's no-ops pass whatever is frozen, deactivated or superseded.
 async fn recheck(conn: &mut PgConnection, by: By<'_>, replacement: &Replacement) -> Result<Option<Agent>, IntentError> {
-    let Replacement { target, governed, is_noop, key, .. } = replacement;
+    let Replacement { target, governed, is_noop, .. } = replacement;
+    let key = &replacement.key;
     if *governed {
         freezes::store::pass_gate(conn, key.org_id).await?;
     }
@@ -220,7 +221,8 @@ async fn check_ahead(conn: &mut PgConnection, replacement: &Replacement) -> Resu
 }
 
 fn signed_event(by: By<'_>, replacement: &Replacement, bytes: &SignedTx) -> Event {
-    let Replacement { target, reason, key, .. } = replacement;
+    let Replacement { target, reason, .. } = replacement;
+    let key = &replacement.key;
     let resource = match &target.owner {
         Some(owner) => Resource::new("transaction", owner.intent),
         None => Resource::new("key", key.id),

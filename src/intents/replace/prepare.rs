@@ -1,6 +1,7 @@
 //! Everything of a replacement that asks the chain, under one deadline and with no lock.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::super::check::{self, NonceView};
 use super::super::effects::Effects;
 use super::super::error::IntentError;
 use super::super::guardrails::{self, Facts, Seen};
+use super::super::proposed::Proposed;
 use super::super::store as rows;
 use super::rules::{self, Reason};
 use super::store::{Owner, Target};
@@ -27,30 +29,23 @@ use crate::vaults::keys::{self, SigningKey};
 
 /// A replacement that may be signed if its slot is still as it was read, and the rules still say so.
 pub(super) struct Replacement {
-    pub(super) chain: Arc<Chain>,
+    pub(super) proposed: Proposed,
     pub(super) target: Target,
     pub(super) reason: Reason,
     pub(super) is_noop: bool,
     /// Whether the agent's rules decide. They do not decide about a no-op that a human or the daemon wants.
     pub(super) governed: bool,
-    pub(super) key: SigningKey,
-    pub(super) tx: Bound,
-    pub(super) max_fee: Wei,
-    pub(super) calls: Calls,
-    pub(super) effects: Option<Effects>,
-    /// The windows that it is charged to.
-    pub(super) units: Vec<String>,
     pub(super) balance: Wei,
     /// Below it every nonce is used.
     pub(super) latest: u64,
     pub(super) claim: Option<HeldClaim>,
 }
 
-impl Replacement {
-    /// What the rules look at.
-    pub(super) fn facts(&self) -> Facts<'_> {
-        let seen = Seen::of(self.effects.as_ref());
-        Facts::of(&self.chain.spec().name, &self.tx, self.max_fee, &self.calls, seen)
+impl Deref for Replacement {
+    type Target = Proposed;
+
+    fn deref(&self) -> &Proposed {
+        &self.proposed
     }
 }
 
@@ -148,22 +143,8 @@ async fn prepare_within(
     let seen = NonceView { pending, latest, agreed: latest, block: head.number };
     let (tx, effects, units) =
         hold_to_the_rules(app, &chain, agent.as_ref(), &target, tx, max_fee, &calls, is_noop, seen).await?;
-    Ok(Replacement {
-        chain,
-        target,
-        reason,
-        is_noop,
-        governed,
-        key,
-        tx,
-        max_fee,
-        calls,
-        effects,
-        units,
-        balance,
-        latest,
-        claim,
-    })
+    let proposed = Proposed { chain, key, tx, max_fee, calls, effects, units };
+    Ok(Replacement { proposed, target, reason, is_noop, governed, balance, latest, claim })
 }
 
 fn unreachable(error: RpcError) -> IntentError {
