@@ -28,6 +28,7 @@ use crate::chain::{
 use crate::ids::{AgentId, OrgId};
 use crate::money::Wei;
 use crate::simulate::Trial;
+use crate::telemetry::story::{Stage, stage};
 use crate::vaults::keys::SigningKey;
 
 pub(super) use simulated::simulate_after;
@@ -107,7 +108,7 @@ pub async fn check(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError>
 /// again.
 pub(super) async fn take_turn(app: &App, lane: Lane) -> Result<Turn, IntentError> {
     let patience = Duration::from_millis(500 * app.config.intents.claim_lease_s.clamp(1, 60));
-    let turn = tokio::time::timeout(patience, app.lanes.turn(lane)).await;
+    let turn = stage(Stage::Turn, tokio::time::timeout(patience, app.lanes.turn(lane))).await;
     turn.map_err(|_| IntentError::could_not_check("too many intents of this key are waiting: try again later"))
 }
 

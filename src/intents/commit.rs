@@ -28,6 +28,7 @@ use crate::db::DbError;
 use crate::freezes;
 use crate::ids::IntentId;
 use crate::simulate::UNMINED_MAX;
+use crate::telemetry::story::{self, Stage, stage};
 use crate::vaults::keys;
 
 /// How often the outcome of a COMMIT is asked for.
@@ -93,8 +94,12 @@ pub async fn commit_batch(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Ve
 }
 
 async fn run_t1(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Result<Vec<Result<Committed, Stopped>>, DbError> {
-    let mut t1 = app.db.begin().await?;
-    store::begin_t1(&mut t1).await?;
+    let mut t1 = stage(Stage::Begin, async {
+        let mut t1 = app.db.begin().await?;
+        store::begin_t1(&mut t1).await?;
+        Ok::<_, DbError>(t1)
+    })
+    .await?;
     let mut results = Vec::with_capacity(batch.len());
     for checked in batch {
         let mut savepoint = t1.begin().await?;
@@ -124,7 +129,7 @@ async fn run_t1(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Result<Vec<R
         }
     }
     // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason.
-    if let Err(cause) = t1.commit().await {
+    if let Err(cause) = stage(Stage::Commit, t1.commit()).await {
         tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
         results = ask_outcomes(app, lane, results).await;
     }
@@ -184,20 +189,32 @@ async fn reserve_and_sign(
     }
     // 2. The spending windows: locked, and summed in a later statement.
     let group = &checked.chain.spec().spend_group;
-    store::lock_windows(conn, checked.agent_id, &checked.units).await?;
-    let aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
+    let aged = stage(Stage::Windows, async {
+        store::lock_windows(conn, checked.agent_id, &checked.units).await?;
+        Ok::<_, IntentError>(store::age_windows(conn, checked.agent_id, &checked.units).await?)
+    })
+    .await?;
     // 3. Rules and rights as they are now.
-    let agent = recheck(conn, checked).await?;
-    let entries = reserve(conn, checked, &agent, aged).await?;
+    let entries = stage(Stage::Rules, async {
+        let agent = recheck(conn, checked).await?;
+        reserve(conn, checked, &agent, aged).await
+    })
+    .await?;
     let at = entries.iter().find(|entry| entry.unit == *group).map_or_else(crate::clock::now, |entry| entry.at);
     // 4. The nonce, and whether the balance that was read is enough for what others took meanwhile.
-    let nonce = nonce::take(app, conn, lane, checked).await?;
-    check_funds(app, conn, lane, checked).await?;
-    check_ahead(conn, lane, nonce, checked).await?;
+    let nonce = stage(Stage::Nonce, async {
+        let nonce = nonce::take(app, conn, lane, checked).await?;
+        check_funds(app, conn, lane, checked).await?;
+        check_ahead(conn, lane, nonce, checked).await?;
+        Ok::<_, IntentError>(nonce)
+    })
+    .await?;
     // 5. The signature, over exactly what was checked and simulated (I7): the hash is compared here.
     let digest = checked.tx.signing_digest(nonce)?;
     let key = &checked.key;
-    let signature = app.hsm.sign(&key.context(), &key.key_ref, &key.public_key, digest).await?;
+    let context = key.context();
+    let signing = app.hsm.sign(&context, &key.key_ref, &key.public_key, digest);
+    let signature = stage(Stage::Sign, signing).await?;
     let bytes = checked.tx.encode(nonce, &signature);
     // 6. Everything, or nothing.
     let new = NewIntent {
@@ -211,16 +228,22 @@ async fn reserve_and_sign(
         tx: &checked.tx,
         simulation: checked.tx.simulation().map(SimulationNote::from),
     };
-    store::insert_intent(conn, &new, at).await?;
-    store::insert_slot(conn, lane, nonce, &new, &bytes).await?;
-    store::record_spends(conn, &new, &entries).await?;
-    let row = IntentRow::new(&new, at, Some(SlotRow::new(nonce, SlotState::Signed, bytes.raw.to_vec(), bytes.hash)));
-    audit::record(conn, signed_event(checked, &row, nonce)).await?;
-    if let Some(claim) = checked.claim
-        && !store::finish_claim(conn, checked.agent_id, claim.key_hash, claim.token, new.id).await?
-    {
-        return Err(IntentError::ClaimLost);
-    }
+    story::named(new.id);
+    let row = stage(Stage::Write, async {
+        store::insert_intent(conn, &new, at).await?;
+        store::insert_slot(conn, lane, nonce, &new, &bytes).await?;
+        store::record_spends(conn, &new, &entries).await?;
+        let row =
+            IntentRow::new(&new, at, Some(SlotRow::new(nonce, SlotState::Signed, bytes.raw.to_vec(), bytes.hash)));
+        audit::record(conn, signed_event(checked, &row, nonce)).await?;
+        if let Some(claim) = checked.claim
+            && !store::finish_claim(conn, checked.agent_id, claim.key_hash, claim.token, new.id).await?
+        {
+            return Err(IntentError::ClaimLost);
+        }
+        Ok::<_, IntentError>(row)
+    })
+    .await?;
     Ok(Committed { chain: Arc::clone(&checked.chain), lane, row, nonce })
 }
 

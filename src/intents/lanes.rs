@@ -40,4 +40,11 @@ impl LaneQueues {
         };
         Turn { _guard: queue.lock_owned().await }
     }
+
+    /// How many have, or wait for, a turn.
+    #[must_use]
+    pub fn turns(&self) -> usize {
+        let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.values().map(|queue| Arc::strong_count(queue).saturating_sub(1)).sum()
+    }
 }

@@ -11,6 +11,8 @@ use super::aftermath::{self, Aftermath};
 use super::step::{Look, TrackError};
 use super::store::{self, OpenSlot};
 use crate::chain::{Receipt, Rpc};
+use crate::telemetry::record;
+use crate::telemetry::story;
 
 /// Blocks that hold mined transactions of ours and are still there.
 pub(super) struct Standing {
@@ -109,11 +111,26 @@ async fn settle_by_receipt(look: &Look<'_>, slot: &OpenSlot, receipt: &Receipt) 
         tracing::warn!(chain = %chain.spec().name, tx_hash = %receipt.transaction_hash, "a mined transaction did what no rule allows: {rule}");
     }
     if store::settle(&app.db, &mined, outcome, Event::Confirmed, &aftermath).await? {
-        tracing::info!(chain = %chain.spec().name, nonce = slot.nonce, tx_hash = %receipt.transaction_hash,
-            block = receipt.block_number, "final: {}", outcome.as_str());
+        tell_final(look, slot, outcome, Some(receipt));
         return Ok(true);
     }
     Ok(news)
+}
+
+/// The end of a nonce: counted, and told with everything that is known of it. What its pipeline took is known to the daemon that signed it.
+fn tell_final(look: &Look<'_>, slot: &OpenSlot, outcome: Outcome, receipt: Option<&Receipt>) {
+    let spec = look.chain.spec();
+    record::transaction_final(&spec.name, outcome.as_str());
+    let intent = slot.intent.map_or_else(|| "none".to_owned(), |intent| intent.to_string());
+    let told = slot.intent.and_then(story::recall);
+    let told = told.as_ref();
+    let fee_wei = receipt.and_then(|mined| mined.effective_gas_price?.checked_mul(mined.gas_used.into()));
+    tracing::info!(intent, chain = %spec.name, address = %slot.lane.address, nonce = slot.nonce,
+        tx_hash = receipt.map(|mined| tracing::field::display(mined.transaction_hash)),
+        block = receipt.map(|mined| mined.block_number), fee_wei, attempts = slot.attempts.len(),
+        signed_s_ago = slot.age_s as u64, simulation = told.map(|told| told.simulation),
+        pipeline_ms = told.map(|told| told.total_ms), stages_ms = told.map(|told| &*told.stages_ms),
+        "final: {}", outcome.as_str());
 }
 
 /// Where there are two nodes, both must say that a payment was not made. That it was is believed of one.
@@ -147,6 +164,9 @@ async fn maybe_taken_by_others(look: &Look<'_>, slot: &OpenSlot) -> Result<bool,
         }
     }
     let settled = store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
+    if settled {
+        tell_final(look, slot, Outcome::Foreign, None);
+    }
     if settled && slot.intent.is_some() {
         tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
             "the nonce was used by a transaction that is not ours");
