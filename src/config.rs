@@ -20,6 +20,7 @@ use crate::http::tls::TlsConfig;
 use crate::keks::KeksConfig;
 use crate::mail::MailConfig;
 use crate::outbound::OutboundConfig;
+use crate::telemetry::{MetricsConfig, TelemetryConfig};
 use crate::vaults::VaultsConfig;
 
 pub use secret::Secret;
@@ -159,6 +160,10 @@ pub struct Config {
     pub oidc: OidcConfig,
     /// Requests to addresses that people give us.
     pub outbound: OutboundConfig,
+    /// The operators' own listener.
+    pub metrics: MetricsConfig,
+    /// Traces.
+    pub telemetry: TelemetryConfig,
 }
 
 impl Default for Config {
@@ -188,6 +193,8 @@ impl Default for Config {
             tls: TlsConfig::default(),
             oidc: OidcConfig::default(),
             outbound: OutboundConfig::default(),
+            metrics: MetricsConfig::default(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 }
@@ -306,6 +313,7 @@ impl Config {
         missing.extend(self.audit.faults());
         missing.extend(self.limits.zero_rates().map(|key| format!("`{key}` must be above 0")));
         missing.extend(self.tls.problem());
+        missing.extend(self.telemetry.fault());
         if missing.is_empty() { Ok(()) } else { Err(ConfigError::Incomplete(missing)) }
     }
 

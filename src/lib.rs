@@ -32,6 +32,7 @@ pub mod platform;
 pub mod serve;
 pub mod sharing;
 pub mod simulate;
+pub mod telemetry;
 pub mod users;
 pub mod vaults;
 pub mod webhooks;

@@ -1,12 +1,12 @@
 //! The command line's entry. Everything else is in the library, where the tests reach it.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use intentd::cli::{Cli, Command};
-use intentd::config::{Config, LogFormat};
-use tracing_subscriber::EnvFilter;
+use intentd::config::Config;
+use intentd::telemetry::traces;
 
 fn main() -> ExitCode {
     // One TLS provider for the whole process: two of them panic at first use.
@@ -30,12 +30,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(cli.config.as_deref())?;
-    start_logging(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let traces = traces::start(&config, runtime.handle())?;
     for name in Config::unknown_variables() {
         tracing::warn!("the environment variable {name} means nothing to this version");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async move {
+    let result = runtime.block_on(async move {
         match cli.command {
             Command::Audit(command) => return intentd::admin::audit(command, &config).await,
             Command::Serve => intentd::serve::serve(config).await,
@@ -49,21 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Openapi => Ok(()),
         }?;
         Ok(ExitCode::SUCCESS)
-    })
-}
-
-/// Log lines go to stderr; stdout is for results.
-fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{},{}", intentd::db::QUIET, config.log))
-        .map_err(|error| anyhow::anyhow!("configuration key `log` (environment: INTENTD_LOG): {error}"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match config.log_format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
+    });
+    traces.finish();
+    result
 }

@@ -31,6 +31,7 @@ use crate::mail::Mailer;
 use crate::outbound::Outbound;
 use crate::platform;
 use crate::simulate::settings::Simulators;
+use crate::telemetry::Metrics;
 use crate::users::password::Passwords;
 
 /// Runs the daemon until SIGINT or SIGTERM.
@@ -43,6 +44,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     warn_about(&config);
     tracing::info!(?config, "intentd {} starts", env!("CARGO_PKG_VERSION"));
     let (tls, certificate) = tls::server_config(&config.tls).context("cannot serve TLS")?.unzip();
+    let metrics = Metrics::open(&config.metrics).await?;
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
         .await
@@ -53,6 +55,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     crate::vaults::cmek::end_all_abandoned(&app).await.context("cannot use the database")?;
     tracker::start(&app);
     keks::start(&app);
+    if let Some(metrics) = metrics {
+        metrics.start(&app);
+    }
     app.tasks.spawn(crate::mail::keep_delivering(Arc::clone(&app)));
     app.tasks.spawn(crate::webhooks::keep_delivering(Arc::clone(&app)));
     let checkpoints = app.config.audit.checkpoint_file.as_ref();

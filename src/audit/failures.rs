@@ -15,6 +15,7 @@ use crate::access;
 use crate::app::App;
 use crate::db::DbError;
 use crate::ids::OrgId;
+use crate::telemetry::record;
 
 /// How often counts are written.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -106,5 +107,12 @@ async fn write(pool: &PgPool, counts: &HashMap<Who, u64>) -> Result<(), DbError>
         store::record(&mut tx, event).await?;
     }
     tx.commit().await?;
+    for ((what, ..), count) in counts {
+        let what = match what {
+            What::Credential => "credential",
+            What::Address => "address",
+        };
+        record::auth_failures(what, *count);
+    }
     Ok(())
 }

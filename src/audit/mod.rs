@@ -35,7 +35,7 @@ use crate::ids::{EventId, OrgId};
 pub use config::AuditConfig;
 pub use failures::Failures;
 pub use rules::Trail;
-pub use store::record;
+pub use store::{record, record_alike};
 
 /// Who did it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

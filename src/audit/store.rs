@@ -24,26 +24,42 @@ use crate::webhooks::rules::fitting;
 /// # Errors
 /// As any statement; the effect must then not happen either.
 pub async fn record(conn: &mut PgConnection, event: Event) -> Result<(), DbError> {
+    record_alike(conn, event.action, &[event]).await
+}
+
+/// As [`record`], for several events of one action, in one statement.
+///
+/// # Errors
+/// As any statement; the effects must then not happen either.
+pub async fn record_alike(conn: &mut PgConnection, action: &'static str, events: &[Event]) -> Result<(), DbError> {
+    fn each<'e, T>(events: &'e [Event], of: impl Fn(&'e Event) -> T) -> Vec<T> {
+        events.iter().map(of).collect()
+    }
     sqlx::query(
-        "WITH told AS (
+        "WITH event AS MATERIALIZED (
+             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::jsonb[], $8::text[],
+                                  $9::timestamptz[], $10::bytea[])
+                 AS e (id, org_id, actor_type, actor_id, resource_type, resource_id, details, ip, created_at, hash)
+         ), told AS (
              INSERT INTO webhook_deliveries (id, webhook_id, event_id, event_created_at, action)
-             SELECT gen_random_uuid(), id, $1, $10, $3 FROM webhooks WHERE org_id = $2 AND is_active AND events && $12::text[]
+             SELECT gen_random_uuid(), w.id, e.id, e.created_at, $11 FROM event e
+             JOIN webhooks w ON w.org_id = e.org_id AND w.is_active AND w.events && $12::text[]
          )
          INSERT INTO audit_events (id, org_id, action, actor_type, actor_id, resource_type, resource_id, details, ip_address, created_at, hash)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::inet, $10, $11)",
+         SELECT id, org_id, $11, actor_type, actor_id, resource_type, resource_id, details, ip::inet, created_at, hash FROM event",
     )
-    .bind(event.id)
-    .bind(event.org_id)
-    .bind(event.action)
-    .bind(event.actor.kind())
-    .bind(event.actor.id())
-    .bind(event.resource.kind)
-    .bind(event.resource.id.as_deref())
-    .bind(Json(&event.details))
-    .bind(event.ip.map(|ip| ip.to_string()))
-    .bind(event.created_at)
-    .bind(hash::of(&event.fields()).as_slice())
-    .bind(fitting(event.action))
+    .bind(each(events, |event| event.id))
+    .bind(each(events, |event| event.org_id))
+    .bind(each(events, |event| event.actor.kind()))
+    .bind(each(events, |event| event.actor.id()))
+    .bind(each(events, |event| event.resource.kind))
+    .bind(each(events, |event| event.resource.id.as_deref()))
+    .bind(each(events, |event| Json(&event.details)))
+    .bind(each(events, |event| event.ip.map(|ip| ip.to_string())))
+    .bind(each(events, |event| event.created_at))
+    .bind(each(events, |event| hash::of(&event.fields()).to_vec()))
+    .bind(action)
+    .bind(fitting(action))
     .execute(conn)
     .await?;
     Ok(())

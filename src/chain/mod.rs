@@ -1,7 +1,7 @@
 //! The edge to the chains: which there are, how to ask their nodes, how a transaction is built and encoded.
 //!
 //! - [`spec`], [`registry`], [`overlay`]: chains.toml, the URLs from the environment, and what platform admins add.
-//! - [`rpc`], [`node`]: JSON-RPC to one node per chain; each chain by itself, no lock that two chains share.
+//! - [`rpc`], [`node`], [`market`]: JSON-RPC to one node per chain; each chain by itself, no lock that two chains share.
 //! - [`balances`]: what tokens say an address has.
 //! - [`tx`], [`fees`]: pure.
 //!
@@ -15,6 +15,7 @@ pub mod error;
 pub mod fees;
 pub mod guard;
 pub mod http;
+pub mod market;
 pub mod node;
 pub mod overlay;
 pub mod registry;
@@ -26,6 +27,7 @@ pub mod tx;
 pub use answers::SendOutcome;
 pub use error::{ChainUnavailable, NodeError, RpcError, Unreachable};
 pub use fees::{Ceilings, FeeError, FeeQuote, FeeRequest};
+pub use market::{Account, Market};
 pub use node::{Head, Log, Receipt, TxRequest};
 pub use overlay::Overlay;
 pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};

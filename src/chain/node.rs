@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::answers::{self, SendOutcome};
 use super::error::{RpcError, Unreachable};
-use super::fees::FeeQuote;
 use super::rpc::{Rpc, u256};
 use super::tx::UnsignedTx;
 use crate::money::Wei;
@@ -159,29 +158,16 @@ impl Rpc {
         self.quantity("eth_estimateGas", json!([call.to_json(), "pending"])).await
     }
 
-    /// Prices as this node quotes them. Bound by ceilings in [`super::fees::choose`].
-    ///
-    /// # Errors
-    /// [`RpcError`]. That the node has no `eth_maxPriorityFeePerGas` is not one: the tip is then what its gas price has above
-    /// the base fee.
-    pub async fn fee_quote(&self) -> Result<FeeQuote, RpcError> {
-        let (head, gas_price, tip) =
-            futures::try_join!(self.head(), self.quantity::<u128>("eth_gasPrice", json!([])), async {
-                match self.quantity::<u128>("eth_maxPriorityFeePerGas", json!([])).await {
-                    Err(RpcError::Node { .. }) => Ok(None),
-                    tip => tip.map(Some),
-                }
-            })?;
-        let above_base = gas_price.saturating_sub(head.base_fee.unwrap_or_default());
-        Ok(FeeQuote { base_fee: head.base_fee, gas_price, priority_fee: tip.unwrap_or(above_base) })
-    }
-
     /// The latest block.
     ///
     /// # Errors
     /// [`RpcError`].
     pub async fn head(&self) -> Result<Head, RpcError> {
         let answer = self.request("eth_getBlockByNumber", json!(["latest", false])).await?;
+        self.read_head(answer)
+    }
+
+    pub(super) fn read_head(&self, answer: Value) -> Result<Head, RpcError> {
         self.read::<HeadJson>(answer, "a block header lacks a field").map(Head::from)
     }
 

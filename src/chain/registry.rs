@@ -258,6 +258,11 @@ impl Chain {
         self.nodes.len()
     }
 
+    /// Whether each of its nodes answered the last time that it was asked, in their order.
+    pub fn nodes_up(&self) -> impl Iterator<Item = bool> {
+        self.nodes.iter().map(|node| !node.is_down())
+    }
+
     /// The nodes that bytes are sent to: those that did not just fail, or all of them.
     #[must_use]
     pub fn to_send_to(&self) -> Vec<Arc<Rpc>> {

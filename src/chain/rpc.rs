@@ -10,19 +10,26 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::{Bytes, U256};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use super::error::{NodeError, RpcError, Unreachable};
 use super::spec::{ChainId, RpcUrl};
 use super::transport::Transport;
+use crate::telemetry::record;
+use crate::telemetry::story::SPANS;
 
 /// How long a node that failed is passed by, where there is another.
 const REST: Duration = Duration::from_secs(15);
+/// What a node lacks that answers a batch as one call.
+const BATCHES: &str = "JSON-RPC batches";
 /// Most calls that go out in one HTTP request.
 const BATCH_MAX: usize = 50;
 
 /// One chain's node. The typed calls are in [`super::node`].
 pub struct Rpc {
     chain: String,
+    /// The chain's name in metrics.
+    label: &'static str,
     expected: ChainId,
     transport: Transport,
     next_id: AtomicU64,
@@ -46,6 +53,7 @@ impl Rpc {
     pub(super) fn new(chain: &str, expected: ChainId, url: RpcUrl, deadline: Duration) -> Result<Self, String> {
         Ok(Self {
             chain: chain.to_owned(),
+            label: record::name_of(chain),
             expected,
             transport: Transport::new(url, deadline)?,
             next_id: AtomicU64::new(1),
@@ -170,9 +178,28 @@ impl Rpc {
 
     /// One call, with no look at the chain id.
     async fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        let (id, body) = self.envelope(method, params);
-        let answer = self.exchange(&body).await?;
-        self.read_answer(id, answer)?.map_err(|error| self.node(error))
+        self.timed(method, async {
+            let (id, body) = self.envelope(method, params);
+            let answer = self.exchange(&body).await?;
+            self.read_answer(id, answer)?.map_err(|error| self.node(error))
+        })
+        .await
+    }
+
+    /// Counts and times one exchange.
+    async fn timed<T>(&self, method: &str, work: impl Future<Output = Result<T, RpcError>>) -> Result<T, RpcError> {
+        let method = record::rpc_method(method);
+        let span = tracing::debug_span!(target: SPANS, "rpc", otel.name = method, chain = self.label);
+        let began = Instant::now();
+        let result = work.instrument(span).await;
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(RpcError::Node { .. }) => "refused",
+            Err(RpcError::Unreachable { .. }) => "unreachable",
+            Err(RpcError::WrongChain { .. }) => "wrong_chain",
+        };
+        record::rpc(self.label, method, outcome, began.elapsed());
+        result
     }
 
     async fn batch_part(&self, calls: &[(&str, Value)]) -> Result<Vec<Result<Value, NodeError>>, RpcError> {
@@ -181,7 +208,11 @@ impl Rpc {
         }
         let (ids, bodies): (Vec<u64>, Vec<Value>) =
             calls.iter().map(|(method, params)| self.envelope(method, params.clone())).unzip();
-        let Value::Array(mut answers) = self.exchange(&Value::Array(bodies)).await? else {
+        if self.lacks(BATCHES) {
+            return self.one_by_one(calls).await;
+        }
+        let Value::Array(mut answers) = self.timed("batch", self.exchange(&Value::Array(bodies))).await? else {
+            self.remember(BATCHES, false);
             return self.one_by_one(calls).await;
         };
         let mut ordered = Vec::with_capacity(calls.len());
@@ -194,15 +225,12 @@ impl Rpc {
     }
 
     async fn one_by_one(&self, calls: &[(&str, Value)]) -> Result<Vec<Result<Value, NodeError>>, RpcError> {
-        let mut answers = Vec::with_capacity(calls.len());
-        for (method, params) in calls {
-            answers.push(match self.call(method, params.clone()).await {
-                Ok(value) => Ok(value),
-                Err(RpcError::Node { error, .. }) => Err(error),
-                Err(other) => return Err(other),
-            });
-        }
-        Ok(answers)
+        let asked = calls.iter().map(async |(method, params)| match self.call(method, params.clone()).await {
+            Ok(value) => Ok(Ok(value)),
+            Err(RpcError::Node { error, .. }) => Ok(Err(error)),
+            Err(other) => Err(other),
+        });
+        futures::future::try_join_all(asked).await
     }
 
     fn envelope(&self, method: &str, params: Value) -> (u64, Value) {

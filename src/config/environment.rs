@@ -20,6 +20,8 @@ const ENVIRONMENT: &[(&str, &str, Kind)] = &[
     ("INTENTD_READY_FILE", "ready_file", Kind::Text),
     ("INTENTD_LOG", "log", Kind::Text),
     ("INTENTD_LOG_FORMAT", "log_format", Kind::Text),
+    ("INTENTD_METRICS_LISTEN", "metrics.listen", Kind::Text),
+    ("INTENTD_OTLP_ENDPOINT", "telemetry.otlp_endpoint", Kind::Text),
     ("INTENTD_DRAIN_S", "drain_s", Kind::Number),
     ("INTENTD_DATABASE_URL", "database.url", Kind::Text),
     ("INTENTD_DATABASE_MAX_CONNECTIONS", "database.max_connections", Kind::Number),
@@ -93,6 +95,7 @@ const FOR_OTHERS: &[&str] = &[
     "INTENTD_CONFIG",
     "INTENTD_ANVIL_BIN",
     "INTENTD_SIMULATOR_URL",
+    "INTENTD_METRICS_URL",
 ];
 
 /// Sets the key of `variable` in `table`, if it has one.

@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
 
 use crate::config::Secret;
+use crate::telemetry::record;
 
 pub use sealed::SealedColumns;
 
@@ -68,6 +69,21 @@ pub enum DbError {
 
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
+        let timed_out = matches!(error, sqlx::Error::PoolTimedOut);
+        let error = Self::of(error);
+        match &error {
+            Self::Unavailable(_) if timed_out => record::db_error("pool_timeout"),
+            Self::Unavailable(_) => record::db_error("unavailable"),
+            Self::Busy(_) => record::db_error("busy"),
+            Self::Internal(_) => record::db_error("internal"),
+            Self::Duplicate(_) => {}
+        }
+        error
+    }
+}
+
+impl DbError {
+    fn of(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned());
         match (&error, code.as_deref()) {
             (_, Some("23505")) => Self::Duplicate(error),
@@ -99,7 +115,7 @@ pub async fn connect(config: &DbConfig, url: &str) -> Result<PgPool, DbError> {
     let options = options
         .application_name("intentd")
         .statement_cache_capacity(config.statement_cache)
-        .options([("statement_timeout", "15s"), ("idle_in_transaction_session_timeout", "20s")])
+        .options([("statement_timeout", "15s"), ("idle_in_transaction_session_timeout", "20s"), ("jit", "off")])
         .log_statements(tracing::log::LevelFilter::Trace)
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
     let pool = PgPoolOptions::new()

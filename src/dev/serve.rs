@@ -20,6 +20,7 @@ const STOP_GRACE: Duration = Duration::from_secs(40);
 const PASSED_ON: &[&str] = &[
     "INTENTD_LOG",
     "INTENTD_LOG_FORMAT",
+    "INTENTD_OTLP_ENDPOINT",
     "INTENTD_REQUIRE_SIMULATION",
     "INTENTD_LIMITS_IP_BURST",
     "INTENTD_LIMITS_AUTH_BURST",
@@ -93,15 +94,18 @@ impl Settings {
         process::output(&part, self.command(arguments)).await
     }
 
-    /// Starts the daemon. Call [`Daemon::until_ready`] next.
+    /// Starts the daemon, with its metrics at `metrics`. Call [`Daemon::until_ready`] next.
     ///
     /// # Errors
     /// When the process cannot be started.
-    pub fn serve(&self, state: &StateDir, listen: SocketAddr) -> Result<Daemon, DevError> {
+    pub fn serve(&self, state: &StateDir, listen: SocketAddr, metrics: SocketAddr) -> Result<Daemon, DevError> {
         let ready_file = state.path("ready");
         state.remove("ready");
         let mut command = self.command(&["serve"]);
-        command.env("INTENTD_LISTEN", listen.to_string()).env("INTENTD_READY_FILE", &ready_file);
+        command
+            .env("INTENTD_LISTEN", listen.to_string())
+            .env("INTENTD_METRICS_LISTEN", metrics.to_string())
+            .env("INTENTD_READY_FILE", &ready_file);
         let process = Process::spawn("serve", command, &state.log("serve"))?;
         Ok(Daemon { process, ready_file })
     }

@@ -1,5 +1,6 @@
 //! The stack as a whole: up in order, down in the opposite order.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::chains::{self, LocalChain, Plan};
@@ -24,6 +25,7 @@ pub struct DevStack {
     daemon: Option<Daemon>,
     demo: Demo,
     url: String,
+    metrics_url: String,
 }
 
 impl DevStack {
@@ -43,6 +45,7 @@ impl DevStack {
             daemon: None,
             demo: Demo::default(),
             url: String::new(),
+            metrics_url: String::new(),
         })
     }
 
@@ -105,8 +108,12 @@ impl DevStack {
     }
 
     async fn start_daemon(&mut self, settings: &Settings, options: &DevOptions) -> Result<(), DevError> {
-        let daemon = self.daemon.insert(settings.serve(&self.state, options.listen)?);
+        let port = chains::pick_port(&self.state, "metrics")?;
+        let metrics = SocketAddr::from(([127, 0, 0, 1], port));
+        let daemon = self.daemon.insert(settings.serve(&self.state, options.listen, metrics)?);
         self.url = daemon.until_ready().await?;
+        self.metrics_url = format!("http://{metrics}/metrics");
+        self.state.write("chains/metrics.port", &port.to_string())?;
         self.record_children()
     }
 
@@ -153,6 +160,7 @@ impl DevStack {
                 "INTENTD_SIMULATOR_URL",
                 self.simulator.as_ref().map(|simulator| simulator.url.clone()).unwrap_or_default(),
             ),
+            ("INTENTD_METRICS_URL", self.metrics_url.clone()),
             ("DATABASE_URL", self.database_url()),
             ("INTENTD_PIDS", std::iter::once(own.clone()).chain(pids).collect::<Vec<_>>().join(" ")),
         ];
@@ -176,6 +184,7 @@ impl DevStack {
         if let Some(simulator) = &self.simulator {
             println!("  simulator           {} (pages of simulations are there)", simulator.url);
         }
+        println!("  metrics             {}", self.metrics_url);
         println!(
             "  signer              {} (its key is in the HSM; 10000 ETH on each local chain)",
             demo.signer_address

@@ -175,7 +175,7 @@ impl Bench {
         }
         let hsm = Hsm::start(&self.config).await?;
         let made = std::mem::take(&mut self.made);
-        hsm.call(0, SLOW, move |open| {
+        hsm.call("bench", 0, SLOW, move |open| {
             keks::remove(open, &made);
             Ok(())
         })
@@ -211,7 +211,7 @@ impl Bench {
                     }
                     Ok(count as f64 / start.elapsed().as_secs_f64())
                 };
-                hsm.call(worker, SLOW, run).await
+                hsm.call("bench", worker, SLOW, run).await
             }
         });
         let rates: Vec<f64> = futures::future::try_join_all(tasks).await?;

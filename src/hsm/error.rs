@@ -90,6 +90,22 @@ pub enum HsmError {
 }
 
 impl HsmError {
+    /// A short word for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Fatal { .. } => "fatal",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Busy { .. } => "busy",
+            Self::Timeout => "timeout",
+            Self::Integrity { .. } => "integrity",
+            Self::UnknownKek { .. } => "unknown_kek",
+            Self::NotFound => "not_found",
+            Self::Invalid { .. } => "invalid",
+            Self::Internal { .. } => "internal",
+        }
+    }
+
     /// Refuses to start, in words for the operator.
     pub(super) fn fatal(what: impl Into<String>) -> Self {
         Self::Fatal { what: what.into(), cause: None }

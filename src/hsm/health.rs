@@ -80,7 +80,45 @@ pub struct HsmHealth {
     pub logins: u64,
 }
 
+/// What the workers count, without asking the HSM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HsmCounts {
+    /// Whether calls are taken.
+    pub is_up: bool,
+    /// As [`HsmHealth`]'s.
+    pub queue_depth: usize,
+    /// As [`HsmHealth`]'s.
+    pub queue_limit: usize,
+    /// As [`HsmHealth`]'s.
+    pub workers_abandoned: u64,
+    /// As [`HsmHealth`]'s.
+    pub recoveries: u64,
+    /// As [`HsmHealth::cache_size`].
+    pub cached_keys: u64,
+    /// As [`HsmHealth`]'s.
+    pub cache_hits: u64,
+    /// As [`HsmHealth`]'s.
+    pub cache_misses: u64,
+}
+
 impl Hsm {
+    /// The counts as they are.
+    #[must_use]
+    pub fn counts(&self) -> HsmCounts {
+        let shared = &self.inner.shared;
+        let stats = &shared.stats;
+        HsmCounts {
+            is_up: shared.admit().is_ok(),
+            queue_depth: shared.queued(),
+            queue_limit: shared.queues.len() * shared.queue_depth,
+            workers_abandoned: stats.abandoned.load(Relaxed),
+            recoveries: stats.recoveries.load(Relaxed),
+            cached_keys: stats.cached.load(Relaxed),
+            cache_hits: stats.cache_hits.load(Relaxed),
+            cache_misses: stats.cache_misses.load(Relaxed),
+        }
+    }
+
     /// Signs with a canary key from end to end (unwrap included) and says how it went.
     pub async fn health(&self) -> HsmHealth {
         let shared = &self.inner.shared;
@@ -116,7 +154,7 @@ impl Hsm {
     async fn try_canary(&self) -> Result<(), HsmError> {
         let ring = self.ring()?;
         let needed = [KekPurpose::Mac, KekPurpose::Data, KekPurpose::Seal];
-        self.call(self.any(), self.patience(), move |open| {
+        self.call("health", self.any(), self.patience(), move |open| {
             for kek in needed.into_iter().filter_map(|purpose| ring.active(purpose)) {
                 canary::check_canary(open, &ring, kek)?;
             }

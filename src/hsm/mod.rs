@@ -46,7 +46,7 @@ use zeroize::Zeroizing;
 
 pub use config::{HsmConfig, PinSource};
 pub use error::{Cause, HsmError};
-pub use health::{HsmHealth, HsmStatus};
+pub use health::{HsmCounts, HsmHealth, HsmStatus};
 pub use keks::{Kek, KekPurpose, KekState};
 pub use probe::Capability;
 pub use types::{Custody, Envelope, KeyContext, KeyRef, PublicKey, SealedDek, Signature};
@@ -58,6 +58,7 @@ use seat::Open;
 use shared::{Command, Phase, Shared};
 
 use crate::ids::{KekId, KeyId};
+use crate::telemetry::record;
 
 /// How long starting and stopping, making and adopting KEKs may take.
 const SLOW: Duration = Duration::from_secs(60);
@@ -149,7 +150,7 @@ impl Hsm {
         }
         let checked = ring.clone();
         let absent = self
-            .call(0, SLOW, move |open| {
+            .call("adopt", 0, SLOW, move |open| {
                 let mut absent = Vec::new();
                 let retired = |kek: &Kek| kek.state == KekState::Retired;
                 for kek in checked.iter().filter(|kek| !retired(kek) || kek.purpose == KekPurpose::Audit) {
@@ -181,7 +182,7 @@ impl Hsm {
     pub async fn create_keks(&self) -> Result<Vec<Kek>, HsmError> {
         let wrap = self.inner.wrap.map(vendor::mechanism_type).transpose()?;
         let _guard = self.inner.token_writes.lock().await;
-        self.call(0, SLOW, move |open| keks::create(open, wrap)).await
+        self.call("create_keks", 0, SLOW, move |open| keks::create(open, wrap)).await
     }
 
     /// Makes a signing key. The address is worth showing: a signature through the stored form has recovered to it.
@@ -190,9 +191,9 @@ impl Hsm {
     /// Any [`HsmError`]; [`HsmError::Invalid`] for wrapped custody on an HSM without wrapping.
     pub async fn generate(&self, ctx: &KeyContext, custody: Custody) -> Result<(KeyRef, PublicKey), HsmError> {
         let _guard = self.token_guard(custody).await?;
-        let (ring, ctx) = (self.ring()?, ctx.clone());
-        self.call(self.shard(ctx.key_id), self.patience(), move |open| custody::generate(open, &ring, &ctx, custody))
-            .await
+        let (ring, ctx, shard) = (self.ring()?, ctx.clone(), self.shard(ctx.key_id));
+        let run = move |open: &mut Open| custody::generate(open, &ring, &ctx, custody);
+        self.call("generate", shard, self.patience(), run).await
     }
 
     /// Brings a private scalar into the HSM. The public key is derived here, and a signature made by the stored form recovers to it.
@@ -217,7 +218,7 @@ impl Hsm {
             let ring = hsm.ring()?;
             let shard = hsm.shard(ctx.key_id);
             let run = move |open: &mut Open| custody::import(open, &ring, &ctx, custody, &held, &public);
-            hsm.call(shard, hsm.patience(), run).await
+            hsm.call("import", shard, hsm.patience(), run).await
         }
     }
 
@@ -234,7 +235,7 @@ impl Hsm {
         digest: [u8; 32],
     ) -> Result<Signature, HsmError> {
         let (ring, ctx, key, expect) = (self.ring()?, ctx.clone(), key.clone(), *expect);
-        self.call(self.shard(ctx.key_id), self.patience(), move |open| {
+        self.call("sign", self.shard(ctx.key_id), self.patience(), move |open| {
             custody::sign(open, &ring, &ctx, &key, &expect, &digest)
         })
         .await
@@ -246,8 +247,9 @@ impl Hsm {
     /// [`HsmError::NotFound`], [`HsmError::Integrity`] when the row does not belong to the object, or any other.
     pub async fn destroy(&self, ctx: &KeyContext, key: &KeyRef) -> Result<(), HsmError> {
         let _guard = self.token_guard(key.custody()).await?;
-        let (ring, ctx, key) = (self.ring()?, ctx.clone(), key.clone());
-        self.call(self.shard(ctx.key_id), self.patience(), move |open| custody::destroy(open, &ring, &ctx, &key)).await
+        let (ring, ctx, key, shard) = (self.ring()?, ctx.clone(), key.clone(), self.shard(ctx.key_id));
+        let run = move |open: &mut Open| custody::destroy(open, &ring, &ctx, &key);
+        self.call("destroy", shard, self.patience(), run).await
     }
 
     /// Seals a secret body of any size under a fresh key of its own. `aad` names its place (organisation, vault, path, version,
@@ -258,7 +260,7 @@ impl Hsm {
     pub async fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Result<Envelope, HsmError> {
         let (ring, bound) = (self.ring()?, aad.to_vec());
         let run = move |open: &mut Open| envelope::new_dek(open, &ring, &bound);
-        let (dek, nonce, sealed) = self.call(self.any(), self.patience(), run).await?;
+        let (dek, nonce, sealed) = self.call("seal", self.any(), self.patience(), run).await?;
         envelope::seal_body(&dek, nonce, sealed, aad, plaintext)
     }
 
@@ -269,7 +271,7 @@ impl Hsm {
     pub async fn open(&self, aad: &[u8], envelope: &Envelope) -> Result<Zeroizing<Vec<u8>>, HsmError> {
         let (ring, bound, sealed) = (self.ring()?, aad.to_vec(), envelope.dek.clone());
         let run = move |open: &mut Open| envelope::open_dek(open, &ring, &bound, &sealed);
-        let dek = self.call(self.any(), self.patience(), run).await?;
+        let dek = self.call("open", self.any(), self.patience(), run).await?;
         envelope::open_body(&dek, envelope, aad)
     }
 
@@ -278,7 +280,7 @@ impl Hsm {
     /// # Errors
     /// Any [`HsmError`].
     pub async fn random<const N: usize>(&self) -> Result<Zeroizing<[u8; N]>, HsmError> {
-        self.call(self.any(), self.patience(), |open| {
+        self.call("random", self.any(), self.patience(), |open| {
             let mut bytes = Zeroizing::new([0; N]);
             open.random(bytes.as_mut_slice())?;
             Ok(bytes)
@@ -292,7 +294,7 @@ impl Hsm {
     /// Any [`HsmError`].
     pub async fn sign_jwt(&self, signing_input: &[u8]) -> Result<[u8; 64], HsmError> {
         let (ring, message) = (self.ring()?, signing_input.to_vec());
-        self.call(self.any(), self.patience(), move |open| {
+        self.call("sign_jwt", self.any(), self.patience(), move |open| {
             keks::ed25519(open, ring.require(KekPurpose::Jwt)?, &message)
         })
         .await
@@ -304,7 +306,7 @@ impl Hsm {
     /// Any [`HsmError`].
     pub async fn sign_jwt_as(&self, kid: KekId, signing_input: &[u8]) -> Result<[u8; 64], HsmError> {
         let (ring, message) = (self.ring()?, signing_input.to_vec());
-        self.call(self.any(), self.patience(), move |open| {
+        self.call("sign_jwt", self.any(), self.patience(), move |open| {
             keks::ed25519(open, ring.named(kid, KekPurpose::Jwt)?, &message)
         })
         .await
@@ -316,7 +318,7 @@ impl Hsm {
     /// Any [`HsmError`].
     pub async fn sign_checkpoint(&self, key: KekId, message: &[u8]) -> Result<[u8; 64], HsmError> {
         let (ring, message) = (self.ring()?, message.to_vec());
-        self.call(self.any(), self.patience(), move |open| {
+        self.call("sign_checkpoint", self.any(), self.patience(), move |open| {
             keks::ed25519(open, ring.named(key, KekPurpose::Audit)?, &message)
         })
         .await
@@ -403,8 +405,31 @@ impl Hsm {
         order.min_by_key(|index| queues[*index].len()).unwrap_or(0)
     }
 
-    /// Queues a call and waits for its answer until the deadline. The closure may run again after a recovery.
-    async fn call<T, F>(&self, worker: usize, patience: Duration, run: F) -> Result<T, HsmError>
+    /// Queues a call and waits for its answer until the deadline. The closure may run again after a recovery. `operation` is what it is
+    /// counted as.
+    async fn call<T, F>(
+        &self,
+        operation: &'static str,
+        worker: usize,
+        patience: Duration,
+        run: F,
+    ) -> Result<T, HsmError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Open) -> Result<T, Fault> + Send + 'static,
+    {
+        let result = self.queue(operation, worker, patience, run).await;
+        record::hsm_ended(operation, result.as_ref().map_or_else(HsmError::label, |_| "ok"));
+        result
+    }
+
+    async fn queue<T, F>(
+        &self,
+        operation: &'static str,
+        worker: usize,
+        patience: Duration,
+        run: F,
+    ) -> Result<T, HsmError>
     where
         T: Send + 'static,
         F: FnMut(&mut Open) -> Result<T, Fault> + Send + 'static,
@@ -414,7 +439,8 @@ impl Hsm {
         let deadline = Instant::now() + shared.call_deadline.max(patience);
         let (reply, answer) = oneshot::channel();
         let work = Box::new(Call { run, reply: Some(reply) });
-        if !shared.queues[worker].push(Job { deadline, patience, attempts: 0, work }) {
+        let job = Job { operation, queued_at: Instant::now(), deadline, patience, attempts: 0, work };
+        if !shared.queues[worker].push(job) {
             return Err(HsmError::Busy { retry_after_s: 1 });
         }
         // The supervisor empties the queues when it goes down; this call may have come after that.

@@ -12,6 +12,10 @@ use super::seat::Open;
 
 /// A call on its way to a worker.
 pub(super) struct Job {
+    /// What it is counted as.
+    pub operation: &'static str,
+    /// Since when it waits.
+    pub queued_at: Instant,
     /// When its caller gives up.
     pub deadline: Instant,
     /// How long a worker may take over it before it counts as hung.

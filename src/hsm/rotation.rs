@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::HsmError;
 use super::keks::{self, Kek, KekPurpose, KekState};
+use super::seat::Open;
 use super::types::{KeyContext, KeyRef, PublicKey, SealedDek};
 use super::{Hsm, SLOW, canary, custody, envelope, vendor};
 use crate::ids::KekId;
@@ -19,7 +20,7 @@ impl Hsm {
         let wrap = self.inner.wrap.map(vendor::mechanism_type).transpose()?;
         let ring = self.ring()?;
         let _guard = self.inner.token_writes.lock().await;
-        self.call(0, SLOW, move |open| keks::create_one(open, &ring, purpose, wrap)).await
+        self.call("create_keks", 0, SLOW, move |open| keks::create_one(open, &ring, purpose, wrap)).await
     }
 
     /// Takes a key off the token, for ever. It must be in no keyring of any process any more. That it is gone already is fine.
@@ -29,7 +30,7 @@ impl Hsm {
     pub async fn destroy_kek(&self, kek: &Kek) -> Result<(), HsmError> {
         let _guard = self.inner.token_writes.lock().await;
         let kek = kek.clone();
-        self.call(0, SLOW, move |open| keks::destroy(open, &kek)).await
+        self.call("destroy_kek", 0, SLOW, move |open| keks::destroy(open, &kek)).await
     }
 
     /// Binds a stored signing key to the active `seal` and `mac` keys; what is bound so already comes back as it is. The new reference has
@@ -40,7 +41,9 @@ impl Hsm {
     pub async fn rewrap(&self, ctx: &KeyContext, key: &KeyRef, public: &PublicKey) -> Result<KeyRef, HsmError> {
         let (ring, ctx, key, public) = (self.ring()?, ctx.clone(), key.clone(), *public);
         let patience = self.patience().max(Duration::from_secs(1));
-        self.call(self.shard(ctx.key_id), patience, move |open| custody::rewrap(open, &ring, &ctx, &key, &public)).await
+        let shard = self.shard(ctx.key_id);
+        let run = move |open: &mut Open| custody::rewrap(open, &ring, &ctx, &key, &public);
+        self.call("rewrap", shard, patience, run).await
     }
 
     /// Seals a secret's DEK by the active `data` key; the body under the DEK is not touched. What comes back has been opened once.
@@ -49,7 +52,8 @@ impl Hsm {
     /// [`HsmError::Integrity`] for another `aad` or changed bytes; else any [`HsmError`].
     pub async fn reseal(&self, aad: &[u8], sealed: &SealedDek) -> Result<SealedDek, HsmError> {
         let (ring, bound, sealed) = (self.ring()?, aad.to_vec(), sealed.clone());
-        self.call(self.any(), self.patience(), move |open| envelope::reseal_dek(open, &ring, &bound, &sealed)).await
+        let run = move |open: &mut Open| envelope::reseal_dek(open, &ring, &bound, &sealed);
+        self.call("reseal", self.any(), self.patience(), run).await
     }
 
     /// The canary of a `seal` key, bound by the active `mac` key.
@@ -58,7 +62,7 @@ impl Hsm {
     /// Any [`HsmError`].
     pub async fn rebind_canary(&self, seal: &Kek) -> Result<serde_json::Value, HsmError> {
         let (ring, seal) = (self.ring()?, seal.clone());
-        self.call(self.any(), self.patience(), move |open| canary::rebind(open, &ring, &seal)).await
+        self.call("rebind_canary", self.any(), self.patience(), move |open| canary::rebind(open, &ring, &seal)).await
     }
 
     /// The keys of the token that this process has found, and where each stands by the rows that it has read.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::{Cause, Class, Fault, HsmError, Level};
 use super::queue::Job;
 use super::seat::Open;
 use super::shared::Shared;
+use crate::telemetry::record;
 
 /// A running worker as its supervisor sees it.
 pub(super) struct Worker {
@@ -45,8 +46,13 @@ impl Seat {
                 continue;
             }
             self.hung_at_ms.store(self.shared.now_ms() + millis(job.patience), Relaxed);
+            let (operation, began) = (job.operation, Instant::now());
+            if job.attempts == 0 {
+                record::hsm_waited(operation, began - job.queued_at);
+            }
             let outcome = catch_unwind(AssertUnwindSafe(|| self.attempt(&mut job)));
             self.hung_at_ms.store(0, Relaxed);
+            record::hsm_worked(operation, began.elapsed());
             // The payload of a panic may hold anything: it is not shown. The panic hook has printed where it was.
             let outcome = outcome.unwrap_or(Err(Fault::Strange(Class::Refusal, "a call panicked")));
             match outcome {

@@ -8,6 +8,7 @@ pub mod health;
 pub mod leftover;
 pub mod limits;
 pub mod listen;
+pub mod observe;
 pub mod pages;
 pub mod problem;
 pub mod proxies;

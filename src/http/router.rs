@@ -14,9 +14,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 use super::extract::{BODY_BYTES_MAX, Peer};
+use super::observe::{self, RequestId};
 use super::problem::Problem;
 use super::routes::Routes;
 use crate::app::App;
+use crate::telemetry::traces;
 
 /// A path as the log may have it: without a query string, the code that lets a device in, or the id of a share, which may be all that
 /// opens it.
@@ -52,7 +54,9 @@ pub fn routes() -> Routes {
 /// The daemon: its routes, and what all of them have in common.
 pub fn router(app: Arc<App>) -> Router {
     let cors = option_layer(super::cors::layer(&app.config.cors));
-    routes()
+    let routes = routes();
+    let templates = observe::templates(routes.table());
+    routes
         .into_router()
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -67,9 +71,13 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(cors)
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
             let path = shown(request.uri().path());
-            tracing::info_span!("http", method = %request.method(), path)
+            let id = request.extensions().get().map_or("none", RequestId::as_str);
+            let span = tracing::info_span!("http", id, method = %request.method(), path);
+            traces::join(&span, request.headers());
+            span
         }))
         .layer(from_fn(super::leftover::read))
+        .layer(from_fn_with_state(templates, observe::observe))
         .with_state(app)
 }
 

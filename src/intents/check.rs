@@ -24,11 +24,13 @@ use crate::app::App;
 use crate::chain::fees;
 use crate::chain::tx::TX_GAS_MAX;
 use crate::chain::{
-    Ceilings, Chain, ChainSpec, FeeQuote, Head, Kind as ChainKind, NodeError, Rpc, RpcError, TxRequest, UnsignedTx,
+    Account, Ceilings, Chain, ChainSpec, FeeQuote, Head, Kind as ChainKind, Market, NodeError, Rpc, RpcError,
+    TxRequest, UnsignedTx,
 };
 use crate::ids::{AgentId, OrgId};
 use crate::money::Wei;
 use crate::simulate::Trial;
+use crate::telemetry::story::{Stage, stage};
 
 pub(super) use simulated::simulate_after;
 use simulated::simulate_first;
@@ -112,12 +114,14 @@ fn too_many<T>(_: T) -> IntentError {
 /// Waits for the lane's turn in this daemon, to sign. Whose simulation hangs is passed by: the row's lock decides, and T1 tells that
 /// one that others came before it.
 pub(super) async fn take_turn(app: &App, lane: Lane) -> Result<Turn, IntentError> {
-    tokio::time::timeout(patience(app), app.lanes.turn_or_beside(lane)).await.map_err(too_many)
+    let turn = tokio::time::timeout(patience(app), app.lanes.turn_or_beside(lane));
+    stage(Stage::Turn, turn).await.map_err(too_many)
 }
 
 /// Waits for the lane's turn in this daemon, to simulate; not behind a simulation that hangs.
 async fn turn_to_simulate(app: &App, lane: Lane) -> Result<Turn, IntentError> {
-    let turn = tokio::time::timeout(patience(app), app.lanes.turn(lane)).await.map_err(too_many)?;
+    let turn = tokio::time::timeout(patience(app), app.lanes.turn(lane));
+    let turn = stage(Stage::Turn, turn).await.map_err(too_many)?;
     let turn = turn.ok_or_else(|| {
         IntentError::could_not_check("another intent of this key is being simulated, which takes long: try again")
     })?;
@@ -149,18 +153,18 @@ async fn read(app: &App, chain: &Chain, request: &Request, lane: Lane) -> Result
 
 async fn read_from(app: &App, chain: &Chain, rpc: &Rpc, request: &Request, lane: Lane) -> Result<Reads, IntentError> {
     let from = lane.address;
-    let unreachable = |error: RpcError| IntentError::could_not_check(error.to_string());
-    let reads = async {
-        tokio::try_join!(
-            rpc.pending_nonce(from),
-            rpc.latest_nonce(from),
-            rpc.fee_quote(),
-            rpc.balance(from),
-            rpc.head()
-        )
-        .map_err(unreachable)
+    let account = async |code_at| {
+        let account = rpc.account(from, code_at).await;
+        account.map_err(|error| IntentError::could_not_check(error.to_string()))
     };
-    let ((pending, latest, quote, balance, head), gas) = tokio::try_join!(reads, gas_limit(chain, rpc, request, from))?;
+    // A payment's gas needs no estimate where the recipient has no code: one request tells everything.
+    let (account, gas) = if request.gas_limit.is_none() && is_plain(chain.spec().kind, request) {
+        let account = account(Some(request.to)).await?;
+        (account, gas_limit(chain, rpc, request, from, account.has_code).await?)
+    } else {
+        tokio::try_join!(account(None), gas_limit(chain, rpc, request, from, None))?
+    };
+    let Account { pending_nonce: pending, latest_nonce: latest, balance, market: Market { quote, head }, .. } = account;
     let agreed = agreed(app, chain, rpc, lane, latest).await?;
     Ok(Reads { nonce: NonceView { pending, latest, agreed, block: head.number }, quote, balance, head, gas })
 }
@@ -188,10 +192,7 @@ async fn check_within(app: &Arc<App>, keyed: Keyed, asked: bool) -> Result<Check
     let from = key.address;
     let lane = Lane { chain_id: spec.chain_id, address: from };
     let Reads { nonce, quote, balance, head, gas } = read(app, &chain, &request, lane).await?;
-    let latest = nonce.latest;
     let nonces = (nonce, request.nonce);
-    let (open_cost, open) = store::open_cost(&mut *app.db.acquire().await?, lane, latest).await?;
-    check_depth(app, open, &spec.name)?;
     let fees = fees::choose(request.fees, &quote, ceilings(&agent, spec))?;
     let build = |gas_limit| UnsignedTx {
         chain_id: spec.chain_id,
@@ -232,12 +233,18 @@ async fn check_within(app: &Arc<App>, keyed: Keyed, asked: bool) -> Result<Check
     // What can be refused without a simulation is.
     let _: Vec<String> = allow(&tx, Seen::Later)?;
     let funds = Funds { balance, max_cost, unit: spec.native_currency.clone() };
+    let simulates = asked || guardrails::needs_effects(&agent.guardrails, &spec.name, &calls);
+    // T1 looks at what is open, with the lane locked. A simulation for nothing is worth a look before.
+    let (open_cost, open) = match simulates {
+        true => store::open_cost(&mut *app.db.acquire().await?, lane, nonce.latest).await?,
+        false => (Wei::ZERO, 0),
+    };
+    check_depth(app, open, &spec.name)?;
     if request.kind == Kind::Submit {
         funds.check(key.address, open_cost)?;
     }
     let trial = Trial { tx, paid: true };
-    let needed = guardrails::needs_effects(&agent.guardrails, &spec.name, &calls);
-    let simulation = match asked || needed {
+    let simulation = match simulates {
         true => Some(simulate_first(app, request.kind, &agent, &chain, &key, &trial, nonces).await?),
         false => None,
     };
@@ -297,13 +304,26 @@ pub(super) fn most_gas(spec: &ChainSpec, head: &Head) -> u64 {
 }
 
 /// The caller's limit, or 21000 for a plain transfer to an address without code, or the node's estimate and a fifth.
-pub(super) async fn gas_limit(chain: &Chain, rpc: &Rpc, request: &Request, from: Address) -> Result<Gas, IntentError> {
+/// Whether the recipient has code is asked unless it is known.
+pub(super) async fn gas_limit(
+    chain: &Chain,
+    rpc: &Rpc,
+    request: &Request,
+    from: Address,
+    has_code: Option<bool>,
+) -> Result<Gas, IntentError> {
     if let Some(limit) = request.gas_limit {
         return Ok(Gas::Limit(limit));
     }
     let unreachable = |error: RpcError| IntentError::could_not_check(error.to_string());
-    if is_plain(chain.spec().kind, request) && !rpc.has_code(request.to).await.map_err(unreachable)? {
-        return Ok(Gas::Limit(21_000));
+    if is_plain(chain.spec().kind, request) {
+        let has_code = match has_code {
+            Some(known) => known,
+            None => rpc.has_code(request.to).await.map_err(unreachable)?,
+        };
+        if !has_code {
+            return Ok(Gas::Limit(21_000));
+        }
     }
     let call = TxRequest { from, to: request.to, value: request.value, data: request.data.clone(), gas_limit: None };
     match rpc.estimate_gas(&call).await {
@@ -329,11 +349,11 @@ pub(super) struct Funds {
 }
 
 impl Funds {
-    /// Whether it is enough beside what the key's unmined transactions can still cost.
-    pub(super) fn check(&self, address: Address, open_cost: Wei) -> Result<(), IntentError> {
-        let free = self.balance.checked_sub(open_cost).unwrap_or(Wei::ZERO);
-        if self.max_cost <= free {
-            return Ok(());
+    /// Whether it is enough beside what the key's unmined transactions can still cost, and what they can cost with this one.
+    pub(super) fn check(&self, address: Address, open_cost: Wei) -> Result<Wei, IntentError> {
+        match open_cost.checked_add(self.max_cost) {
+            Some(cost) if cost <= self.balance || self.max_cost == Wei::ZERO => return Ok(cost),
+            _ => {}
         }
         let Self { balance, max_cost, unit } = self;
         Err(IntentError::Doomed(format!(

@@ -2,24 +2,23 @@
 //! window is locked and then summed; the rules and rights are read again; the lane is locked; the HSM signs; slot, bytes, spend,
 //! audit row and completion are written. Then COMMIT. No RPC happens in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::{Acquire, PgConnection};
+use sqlx::PgConnection;
 
-use super::authorise::why_not_signing;
+use super::authorise::{HeldClaim, why_not_signing};
 use super::calldata::{Kind as CallKind, show};
 use super::check::{self, Checked};
 use super::error::IntentError;
-use super::guardrails::{self, Charge, Window};
+use super::guardrails;
 use super::lanes::Lane;
-use super::nonce;
-use super::parse::Kind;
-use super::refuse;
+use super::nonce::{self, Taken};
 use super::state::SlotState;
-use super::store::{self, Aged, Entry, IntentRow, NewIntent, SimulationNote, SlotRow};
+use super::store::{self, Aged, Entry, IntentRow, NewIntent, NewSigned, SimulationNote, SlotRow};
 use crate::access::store::still_proven;
+use crate::access::{Credential, KeyRoot, Principal};
 use crate::agents::{self, Agent};
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
@@ -28,6 +27,7 @@ use crate::db::DbError;
 use crate::freezes;
 use crate::ids::IntentId;
 use crate::simulate::UNMINED_MAX;
+use crate::telemetry::story::{self, Stage, stage};
 use crate::vaults::keys;
 
 /// How often the outcome of a COMMIT is asked for.
@@ -47,116 +47,74 @@ pub struct Committed {
     pub(super) signed_at: Instant,
 }
 
-/// An intent that was stopped, and whether its audit row is written and its claim released already.
-#[derive(Debug)]
-pub struct Stopped {
-    /// Why.
-    pub error: IntentError,
-    /// Whether the refusal was recorded with it.
-    pub recorded: bool,
+/// A checked intent under the id that it will have.
+struct Ready {
+    id: IntentId,
+    checked: Checked,
 }
 
-impl<E: Into<IntentError>> From<E> for Stopped {
-    fn from(error: E) -> Self {
-        Self { error: error.into(), recorded: false }
-    }
-}
-
-/// Takes the lane's turn in this daemon and commits one intent.
+/// Takes the lane's turn in this daemon and commits the intent.
 ///
 /// # Errors
-/// [`Stopped`]. Unless the outcome is unknown, nothing was signed that anybody saw, and nothing is reserved.
-pub async fn commit(app: &Arc<App>, mut checked: Checked) -> Result<Committed, Stopped> {
-    let lane = checked.lane();
+/// [`IntentError`]. Unless the outcome is unknown, T1 was rolled back: nothing was signed that anybody saw, and nothing is reserved.
+pub async fn commit(app: &Arc<App>, mut checked: Checked) -> Result<Committed, IntentError> {
+    let (lane, id) = (checked.lane(), IntentId::random());
+    story::named(id);
     let _turn = match checked.turn.take() {
         Some(turn) => turn,
         None => check::take_turn(app, lane).await?,
     };
-    let mut results = commit_batch(app, lane, vec![checked]).await;
-    results.pop().unwrap_or_else(|| Err(IntentError::could_not_check("nothing was committed").into()))
-}
-
-/// T1 for some intents of one lane, in order; today always one. Each has a savepoint: a refusal rolls back to it and writes its
-/// own audit row and the release of its claim, which commit with the others.
-///
-/// Locks, in this order: idempotency row, spending window, agent and access rows (shared), lane.
-pub async fn commit_batch(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Vec<Result<Committed, Stopped>> {
-    let count = batch.len();
-    match run_t1(app, lane, batch).await {
-        Ok(results) => results,
+    match commit_batch(app, lane, &[Ready { id, checked }]).await {
+        Ok(mut results) => results.pop().unwrap_or(Err(IntentError::OutcomeUnknown(id))),
         Err(error) => {
-            let mut results: Vec<Result<Committed, Stopped>> = (1..count)
-                .map(|_| Err(IntentError::could_not_check("the database failed; nothing was signed").into()))
-                .collect();
-            results.push(Err(error.into()));
-            results
-        }
-    }
-}
-
-async fn run_t1(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Result<Vec<Result<Committed, Stopped>>, DbError> {
-    let mut t1 = app.db.begin().await?;
-    store::begin_t1(&mut t1).await?;
-    let mut results = Vec::with_capacity(batch.len());
-    for checked in batch {
-        let mut savepoint = t1.begin().await?;
-        let outcome = reserve_and_sign(app, &mut savepoint, lane, &checked).await;
-        match outcome {
-            Ok(committed) => {
-                savepoint.commit().await?;
-                results.push(Ok(committed));
-            }
-            // The connection is in doubt: nothing can be written in this transaction any more.
-            Err(IntentError::Db(error)) => {
-                results.push(Err(IntentError::Db(error).into()));
-                return Ok(results);
-            }
-            Err(error) => {
-                savepoint.rollback().await?;
-                let recorded = !matches!(error, IntentError::ClaimLost);
-                if recorded {
-                    if let IntentError::LaneJump { ours, mined: true, .. } = &error {
-                        store::freeze_lane(&mut t1, lane, *ours, &error.to_string()).await?;
-                    }
-                    let Checked { principal, agent_id, kind, claim, .. } = &checked;
-                    refuse::write(&mut t1, principal, *agent_id, *kind, *claim, &error).await?;
+            if let IntentError::LaneJump { ours, mined: true, .. } = &error {
+                let frozen =
+                    async { store::freeze_lane(&mut *app.db.acquire().await?, lane, *ours, &error.to_string()).await };
+                // The next intent of the lane finds the same and freezes it then.
+                if let Err(cause) = frozen.await {
+                    tracing::error!(address = %lane.address, error = %cause, "a lane could not be frozen: {error}");
                 }
-                results.push(Err(Stopped { error, recorded }));
             }
+            Err(error)
         }
     }
-    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason.
-    if let Err(cause) = t1.commit().await {
-        tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
-        results = ask_outcomes(app, lane, results).await;
-    }
-    Ok(results)
 }
 
-/// The answer to COMMIT was lost. Each intent is looked up by id on a fresh connection, behind the lane's lock.
-async fn ask_outcomes(
+/// T1 for some intents of one agent, key and kind, none of which wants a certain nonce or was simulated unless it is the only one; today
+/// always one. All of them, or none.
+///
+/// Locks, in this order: idempotency rows, spending windows, organisation's gate (shared), agent and access rows (shared), lane.
+///
+/// # Errors
+/// The first refusal or failure; then it was rolled back as a whole. After a COMMIT whose answer was lost, each has its own outcome.
+async fn commit_batch(
     app: &Arc<App>,
     lane: Lane,
-    results: Vec<Result<Committed, Stopped>>,
-) -> Vec<Result<Committed, Stopped>> {
-    let mut told = Vec::with_capacity(results.len());
-    for result in results {
-        told.push(match result {
-            Err(mut stopped) => {
-                // Its audit row may be lost with the COMMIT.
-                stopped.recorded = false;
-                Err(stopped)
-            }
-            Ok(committed) => match ask_outcome(app, lane, committed.row.id).await {
-                Some(true) => Ok(committed),
-                Some(false) => {
-                    Err(IntentError::could_not_check("the database lost the commit; nothing is reserved").into())
-                }
-                None => Err(IntentError::OutcomeUnknown(committed.row.id).into()),
-            },
+    batch: &[Ready],
+) -> Result<Vec<Result<Committed, IntentError>>, IntentError> {
+    let mut t1 = stage(Stage::Begin, store::begin_t1(&app.db)).await?;
+    let committed = match reserve_and_sign(app, &mut t1, lane, batch).await {
+        Ok(committed) => committed,
+        Err(error) => {
+            // Where this fails the connection is lost, and the transaction with it.
+            let _ = t1.rollback().await;
+            return Err(error);
+        }
+    };
+    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason.
+    let Err(cause) = stage(Stage::Commit, t1.commit()).await else {
+        return Ok(committed.into_iter().map(Ok).collect());
+    };
+    tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
+    let mut results = Vec::with_capacity(committed.len());
+    for committed in committed {
+        results.push(match ask_outcome(app, lane, committed.row.id).await {
+            Some(true) => Ok(committed),
+            Some(false) => Err(IntentError::could_not_check("the database lost the commit; nothing is reserved")),
+            None => Err(IntentError::OutcomeUnknown(committed.row.id)),
         });
     }
-    told
+    Ok(results)
 }
 
 /// Whether the intent committed; `None` when that cannot be told.
@@ -171,90 +129,132 @@ async fn ask_outcome(app: &Arc<App>, lane: Lane, id: IntentId) -> Option<bool> {
     None
 }
 
-/// The body of T1 for one intent.
+/// The body of T1.
 async fn reserve_and_sign(
     app: &Arc<App>,
     conn: &mut PgConnection,
     lane: Lane,
-    checked: &Checked,
-) -> Result<Committed, IntentError> {
-    // 1. The claim: whoever took it over may commit, and we may not.
-    if let Some(claim) = checked.claim
-        && !store::hold_claim(conn, checked.agent_id, claim.key_hash, claim.token).await?
-    {
+    batch: &[Ready],
+) -> Result<Vec<Committed>, IntentError> {
+    let Some(Ready { checked: first, .. }) = batch.first() else { return Ok(Vec::new()) };
+    let agent_id = first.agent_id;
+    // 1. The claims: whoever took one over may commit, and we may not.
+    let claims: Vec<HeldClaim> = batch.iter().filter_map(|ready| ready.checked.claim).collect();
+    if !store::hold_claims(conn, agent_id, &claims).await? {
         return Err(IntentError::ClaimLost);
     }
     // 2. The spending windows: locked, and summed in a later statement.
-    let group = &checked.chain.spec().spend_group;
-    store::lock_windows(conn, checked.agent_id, &checked.units).await?;
-    let aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
+    let units: BTreeSet<&String> = batch.iter().flat_map(|ready| &ready.checked.units).collect();
+    let units: Vec<String> = units.into_iter().cloned().collect();
+    let mut aged = stage(Stage::Windows, async {
+        store::lock_windows(conn, agent_id, &units).await?;
+        store::age_windows(conn, agent_id, &units).await
+    })
+    .await?;
     // 3. Rules and rights as they are now.
-    let agent = recheck(conn, checked).await?;
-    let entries = reserve(conn, checked, &agent, aged).await?;
-    let at = entries.iter().find(|entry| entry.unit == *group).map_or_else(crate::clock::now, |entry| entry.at);
-    // 4. The nonce, and whether the balance that was read is enough for what others took meanwhile.
-    let nonce = nonce::take(app, conn, lane, checked).await?;
-    check_funds(app, conn, lane, checked).await?;
-    check_ahead(conn, lane, nonce, checked).await?;
-    // 5. The signature, over exactly what was checked and simulated (I7): the hash is compared here.
+    let reserved = stage(Stage::Rules, async {
+        let agent = recheck(conn, lane, batch, first).await?;
+        let mut reserved = Vec::with_capacity(batch.len());
+        for (index, ready) in batch.iter().enumerate() {
+            reserved.push(reserve(conn, &ready.checked, &agent, &mut aged, index == 0).await?);
+        }
+        Ok::<_, IntentError>(reserved)
+    })
+    .await?;
+    // 4. The nonces, and whether the balance that was read is enough for what others took meanwhile.
+    let intents: Vec<&Checked> = batch.iter().map(|ready| &ready.checked).collect();
+    let taken = stage(Stage::Nonce, async {
+        let taken = nonce::take(app, conn, lane, &intents).await?;
+        check_ahead(conn, lane, &taken, first).await?;
+        Ok::<_, IntentError>(taken)
+    })
+    .await?;
+    // 5. The signatures, over exactly what was checked and simulated (I7): the hash is compared here.
     let signed_at = Instant::now();
-    let digest = checked.tx.signing_digest(nonce)?;
-    let key = &checked.key;
-    let signature = app.hsm.sign(&key.context(), &key.key_ref, &key.public_key, digest).await?;
-    let bytes = checked.tx.encode(nonce, &signature);
+    let key = &first.key;
+    let context = key.context();
+    let signing = intents.iter().zip(&taken.nonces).map(async |(checked, nonce)| {
+        let digest = checked.tx.signing_digest(*nonce)?;
+        let signature = app.hsm.sign(&context, &key.key_ref, &key.public_key, digest).await?;
+        Ok::<_, IntentError>(checked.tx.encode(*nonce, &signature))
+    });
+    let bytes = stage(Stage::Sign, futures::future::try_join_all(signing)).await?;
     // 6. Everything, or nothing.
-    let new = NewIntent {
-        id: IntentId::random(),
-        org_id: checked.org_id,
-        agent_id: checked.agent_id,
-        kind: checked.kind,
-        chain: &checked.chain.spec().name,
-        spend_group: group,
-        key_id: key.id,
-        tx: &checked.tx,
-        simulation: checked.tx.simulation().map(SimulationNote::from),
-    };
-    store::insert_intent(conn, &new, at).await?;
-    store::insert_slot(conn, lane, nonce, &new, &bytes).await?;
-    store::record_spends(conn, &new, &entries).await?;
-    let row = IntentRow::new(&new, at, Some(SlotRow::new(nonce, SlotState::Signed, bytes.raw.to_vec(), bytes.hash)));
-    audit::record(conn, signed_event(checked, &row, nonce)).await?;
-    if let Some(claim) = checked.claim
-        && !store::finish_claim(conn, checked.agent_id, claim.key_hash, claim.token, new.id).await?
-    {
-        return Err(IntentError::ClaimLost);
+    let group = &first.chain.spec().spend_group;
+    let signed: Vec<NewSigned<'_>> = batch
+        .iter()
+        .zip(&taken.nonces)
+        .zip(reserved.iter().zip(&bytes))
+        .map(|((Ready { id, checked }, nonce), (entries, bytes))| {
+            let at = entries.iter().find(|entry| entry.unit == *group).map_or_else(crate::clock::now, |entry| entry.at);
+            let new = NewIntent {
+                id: *id,
+                org_id: checked.org_id,
+                agent_id,
+                kind: checked.kind,
+                chain: &checked.chain.spec().name,
+                spend_group: group,
+                key_id: key.id,
+                tx: &checked.tx,
+                simulation: checked.tx.simulation().map(SimulationNote::from),
+            };
+            NewSigned { new, at, nonce: *nonce, bytes, entries }
+        })
+        .collect();
+    let mut committed = Vec::with_capacity(batch.len());
+    let mut events = Vec::with_capacity(batch.len());
+    for (one, checked) in signed.iter().zip(&intents) {
+        let slot = SlotRow::new(one.nonce, SlotState::Signed, one.bytes.raw.to_vec(), one.bytes.hash);
+        let row = IntentRow::new(&one.new, one.at, Some(slot));
+        events.push(signed_event(checked, &row, one.nonce));
+        committed.push(Committed { chain: Arc::clone(&checked.chain), lane, row, nonce: one.nonce, signed_at });
     }
-    Ok(Committed { chain: Arc::clone(&checked.chain), lane, row, nonce, signed_at })
+    let done: Vec<(HeldClaim, IntentId)> =
+        batch.iter().filter_map(|ready| Some((ready.checked.claim?, ready.id))).collect();
+    stage(Stage::Write, async {
+        store::insert_foreign(conn, lane, &taken.skipped, key.id, first.nonce.block).await?;
+        store::insert_signed(conn, &taken, &signed).await?;
+        audit::record_alike(conn, first.kind.action(), &events).await?;
+        match store::finish_claims(conn, agent_id, &done).await? {
+            true => Ok(committed),
+            false => Err(IntentError::ClaimLost),
+        }
+    })
+    .await
 }
 
-/// The entries of this intent with the sums that they make, or the rules that say no. What has come of age is taken out of the windows as
-/// far as that decides.
+/// The entries of this intent with the sums that they make, which go into `aged` for the next one, or the rules that say no. What has come
+/// of age is taken out of the windows as far as that decides, unless there are sums in `aged` that the rows do not have.
 async fn reserve(
     conn: &mut PgConnection,
     checked: &Checked,
     agent: &Agent,
-    mut aged: BTreeMap<String, Aged>,
+    aged: &mut BTreeMap<String, Aged>,
+    may_age: bool,
 ) -> Result<Vec<Entry>, IntentError> {
     let group = &checked.chain.spec().spend_group;
     for _ in 0..AGEINGS_MAX {
         let sums = |unit: &str| aged.get(unit).map(|aged| aged.window);
         let judged = guardrails::judge(&agent.guardrails, group, &checked.facts(), sums);
         if judged.allows() {
-            let at = |unit: &str| aged.get(unit).map_or_else(crate::clock::now, |aged| aged.at);
-            let entry = |(charge, sums): (Charge, Window)| {
-                let at = at(&charge.unit);
-                Entry { unit: charge.unit, value: charge.value, fee: charge.fee, sums, at }
-            };
-            return Ok(judged.charges.into_iter().map(entry).collect());
+            let mut entries = Vec::with_capacity(judged.charges.len());
+            for (charge, sums) in judged.charges {
+                let at = aged.get_mut(&charge.unit).map_or_else(crate::clock::now, |aged| {
+                    aged.window = sums;
+                    aged.at
+                });
+                entries.push(Entry { unit: charge.unit, value: charge.value, fee: charge.fee, sums, at });
+            }
+            return Ok(entries);
         }
         // A rule that came after the windows were chosen has one that is not locked, and their order forbids to lock it now.
         if judged.broken.is_empty() && judged.unknown {
             return Err(changed_meanwhile("the guardrails were changed"));
         }
-        if !judged.broken.is_empty() || !aged.values().any(|window| window.more) {
+        if !judged.broken.is_empty() || !may_age || !aged.values().any(|window| window.more) {
             return Err(IntentError::Guardrail(judged.violations()));
         }
-        aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
+        *aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
     }
     Err(IntentError::could_not_check("very many entries leave the 24-hour window just now: try again in a minute"))
 }
@@ -263,47 +263,36 @@ fn changed_meanwhile(what: &str) -> IntentError {
     IntentError::could_not_check(format!("{what} while this was checked: nothing was signed; try again"))
 }
 
-/// The lane has room, and, for submits only, the bytes will be payable when it is their turn. With the lane locked, so that parallel
-/// ones see each other.
-async fn check_funds(app: &App, conn: &mut PgConnection, lane: Lane, checked: &Checked) -> Result<(), IntentError> {
-    let (open_cost, open) = store::open_cost(conn, lane, checked.nonce.latest).await?;
-    check::check_depth(app, open, &checked.chain.spec().name)?;
-    if checked.kind == Kind::SignOnly {
-        return Ok(());
-    }
-    checked.funds.check(checked.key.address, open_cost)
-}
-
 /// What was simulated ran after exactly our own transactions that come before it now. With the lane locked.
-async fn check_ahead(conn: &mut PgConnection, lane: Lane, nonce: u64, checked: &Checked) -> Result<(), IntentError> {
-    let Some(ahead) = checked.tx.ahead() else { return Ok(()) };
-    let now = store::ahead_of(conn, lane, ahead.mined, nonce, UNMINED_MAX as u64 + 1).await?;
+async fn check_ahead(conn: &mut PgConnection, lane: Lane, taken: &Taken, checked: &Checked) -> Result<(), IntentError> {
+    let (Some(ahead), [nonce]) = (checked.tx.ahead(), taken.nonces.as_slice()) else { return Ok(()) };
+    let now = store::ahead_of(conn, lane, ahead.mined, *nonce, UNMINED_MAX as u64 + 1).await?;
     let same = now.iter().map(|one| (one.nonce, one.tx_hash)).eq(ahead.list.iter().copied());
     if same { Ok(()) } else { Err(changed_meanwhile("other transactions of this key came or went")) }
 }
 
-/// Reads again, on this connection, behind the organisation's gate and with shared locks: the agent with its guardrails, which [`reserve`] applies, the credential, the
-/// key and the right to it, and whether a simulation is required. A revocation, a freeze or a stricter setting that has been answered
-/// holds here, however long the checks took.
-async fn recheck(conn: &mut PgConnection, checked: &Checked) -> Result<Agent, IntentError> {
-    freezes::store::pass_gate(conn, checked.org_id).await?;
-    let agent = agents::store::get_for_share(conn, checked.agent_id)
+/// Reads again, on this connection, behind the organisation's gate and with shared locks: the agent with its guardrails, which [`reserve`]
+/// applies, the credential, the key and the right to it, and whether a simulation is required. A revocation, a freeze or a stricter setting
+/// that has been answered holds here, however long the checks took.
+async fn recheck(conn: &mut PgConnection, lane: Lane, batch: &[Ready], first: &Checked) -> Result<Agent, IntentError> {
+    freezes::store::pass_gate(conn, first.org_id).await?;
+    let agent = agents::store::get_for_share(conn, first.agent_id)
         .await?
         .ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;
     if let Some(why) = why_not_signing(&agent, crate::clock::now()) {
         return Err(IntentError::NotAllowed(why.to_owned()));
     }
-    if !still_proven(conn, &checked.principal).await? {
+    if !is_proven(conn, &first.principal, &agent).await? {
         return Err(IntentError::NotAllowed("the credential was rotated or revoked meanwhile".to_owned()));
     }
-    keys::recheck(conn, &checked.principal, checked.key.id).await?;
-    let spec = checked.chain.spec();
-    let standing = store::standing(conn, checked.org_id, checked.agent_id, checked.lane()).await?;
+    keys::recheck(conn, &first.principal, first.key.id).await?;
+    let spec = first.chain.spec();
+    let standing = store::standing(conn, first.org_id, first.agent_id, lane).await?;
     standing.refuse_frozen()?;
     if standing.chain_disabled {
         return Err(IntentError::ChainDisabled(spec.name.clone()));
     }
-    if checked.tx.simulation().is_none() {
+    for Ready { checked, .. } in batch.iter().filter(|ready| ready.checked.tx.simulation().is_none()) {
         if standing.simulation_required {
             return Err(changed_meanwhile("it came to be required that every intent is simulated"));
         }
@@ -312,6 +301,19 @@ async fn recheck(conn: &mut PgConnection, checked: &Checked) -> Result<Agent, In
         }
     }
     Ok(agent)
+}
+
+/// Whether the credential still holds. An agent's key is in the row that is held already.
+async fn is_proven(conn: &mut PgConnection, principal: &Principal, agent: &Agent) -> Result<bool, DbError> {
+    match principal.credential {
+        // Whether it has expired by now is the database's to say.
+        Credential::Key(KeyRoot::Agent(hash))
+            if principal.agent_id() == Some(agent.id) && agent.expires_at.is_none() =>
+        {
+            Ok(agent.key_hash == Some(hash))
+        }
+        _ => still_proven(conn, principal).await,
+    }
 }
 
 fn signed_event(checked: &Checked, row: &IntentRow, nonce: u64) -> Event {

@@ -34,8 +34,7 @@ pub(super) async fn exclusive_key(
 
 /// A transaction of ours lost its nonce to somebody else, finally. Where nobody else should have the key, its lane waits.
 pub(super) async fn freeze_if_exclusive(app: &App, spec: &ChainSpec, slot: &OpenSlot) -> Result<(), DbError> {
-    let mut tx = app.db.begin().await?;
-    store::begin_t1(&mut tx).await?;
+    let mut tx = store::begin_t1(&app.db).await?;
     let Some(key) = exclusive_key(app, &mut tx, slot.lane).await? else { return Ok(()) };
     let row = store::lock_lane(&mut tx, slot.lane).await?;
     let reason = format!(
@@ -104,8 +103,7 @@ pub async fn compare(app: &Arc<App>, chain: &Arc<Chain>) -> Result<(), TrackErro
 
 /// The chain's count of a lane is above our next nonce, unless it has moved on meanwhile.
 async fn ahead(app: &App, spec: &ChainSpec, lane: Lane, count: u64) -> Result<(), DbError> {
-    let mut tx = app.db.begin().await?;
-    store::begin_t1(&mut tx).await?;
+    let mut tx = store::begin_t1(&app.db).await?;
     let row = store::lock_lane(&mut tx, lane).await?;
     let Some(ours) = row.next_nonce.filter(|ours| *ours < count && row.frozen_reason.is_none()) else {
         return Ok(());

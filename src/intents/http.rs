@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
+use tracing::Instrument as _;
 
 use super::api;
 use super::parse::Kind;
@@ -28,6 +29,7 @@ use crate::http::pages;
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, get, post};
 use crate::ids::{AgentId, IntentId};
+use crate::telemetry::story;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -82,10 +84,11 @@ async fn run(
 ) -> Result<Submitted, Problem> {
     let agent_id = agent_id_of(&agent_id)?;
     let tasks = app.tasks.clone();
-    let pipeline = tasks.spawn(async move {
+    let pipeline = story::telling(kind.as_str(), async move {
         let key = headers.get(IDEMPOTENCY_KEY).map(HeaderValue::as_bytes);
         super::submit(&app, &principal, agent_id, kind, &body, key).await
     });
+    let pipeline = tasks.spawn(pipeline.in_current_span());
     match pipeline.await {
         Ok(result) => result.map_err(Problem::from),
         Err(panicked) => Err(Problem::internal(&panicked)),

@@ -31,16 +31,12 @@ struct Queue {
     /// The line of those who pass by.
     beside: Arc<tokio::sync::Mutex<()>>,
     /// Since when whoever has the turn simulates.
-    simulating: Mutex<Option<Instant>>,
+    simulating: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Queue {
     fn since(&self) -> Option<Instant> {
         *self.simulating.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, since: Option<Instant>) {
-        *self.simulating.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Returns when somebody has simulated for too long.
@@ -65,15 +61,15 @@ pub struct LaneQueues(Mutex<HashMap<Lane, Arc<Queue>>>);
 /// A turn in a lane; dropping it lets the next one in.
 pub struct Turn {
     /// Unless it is one of those who pass by.
-    queue: Option<Arc<Queue>>,
+    simulating: Option<Arc<Mutex<Option<Instant>>>>,
     _guard: OwnedMutexGuard<()>,
 }
 
 impl Turn {
     /// Begins or ends a simulation.
     pub fn simulates(&self, now: bool) {
-        if let Some(queue) = &self.queue {
-            queue.set(now.then(Instant::now));
+        if let Some(simulating) = &self.simulating {
+            *simulating.lock().unwrap_or_else(PoisonError::into_inner) = now.then(Instant::now);
         }
     }
 }
@@ -103,7 +99,9 @@ impl LaneQueues {
         let queue = self.of(lane);
         tokio::select! {
             biased;
-            guard = Arc::clone(&queue.turn).lock_owned() => Some(Turn { queue: Some(queue), _guard: guard }),
+            guard = Arc::clone(&queue.turn).lock_owned() => {
+                Some(Turn { simulating: Some(Arc::clone(&queue.simulating)), _guard: guard })
+            }
             () = queue.hangs() => None,
         }
     }
@@ -114,7 +112,15 @@ impl LaneQueues {
             return turn;
         }
         let guard = Arc::clone(&self.of(lane).beside).lock_owned().await;
-        Turn { queue: None, _guard: guard }
+        Turn { simulating: None, _guard: guard }
+    }
+
+    /// How many have, or wait for, a turn.
+    #[must_use]
+    pub fn turns(&self) -> usize {
+        let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = |line: &Arc<_>| Arc::strong_count(line).saturating_sub(1);
+        queues.values().map(|queue| others(&queue.turn) + others(&queue.beside)).sum()
     }
 }
 
@@ -132,12 +138,15 @@ mod tests {
         assert!(queues.turn(lane).now_or_never().is_none(), "who signs is waited for");
         first.simulates(true);
         assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "and who simulates");
-        queues.of(lane).set(Instant::now().checked_sub(SIMULATION_PATIENCE));
+        *queues.of(lane).simulating.lock().unwrap() = Instant::now().checked_sub(SIMULATION_PATIENCE);
         assert!(queues.turn(lane).await.is_none());
         let beside = queues.turn_or_beside(lane).await;
         assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "one after the other");
         drop(beside);
-        assert!(queues.turn_or_beside(lane).now_or_never().is_some_and(|turn| turn.queue.is_none()), "it hangs still");
+        assert!(
+            queues.turn_or_beside(lane).now_or_never().is_some_and(|turn| turn.simulating.is_none()),
+            "it hangs still"
+        );
         first.simulates(false);
         assert!(queues.turn(lane).now_or_never().is_none());
         drop(first);

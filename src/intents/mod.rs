@@ -37,6 +37,7 @@ use store::IntentRow;
 use crate::access::Principal;
 use crate::app::App;
 use crate::ids::AgentId;
+use crate::telemetry::story::{self, Stage, Told, stage};
 
 /// What came of a submit.
 #[derive(Debug)]
@@ -49,8 +50,8 @@ pub struct Submitted {
 
 /// One intent, from a JSON body to a broadcast transaction (or, by `kind`, to signed bytes).
 ///
-/// Runs in its own task: a client that goes away stops nothing. No lock is held before [`commit::commit_batch`], which is one
-/// database transaction, and nothing leaves the process before that has committed.
+/// Runs in its own task: a client that goes away stops nothing. No lock is held before [`commit::commit`], which is one database
+/// transaction, and nothing leaves the process before that has committed.
 ///
 /// # Errors
 /// [`IntentError`]. Unless it says that the outcome is unknown, nothing was signed and nothing is reserved.
@@ -63,19 +64,20 @@ pub async fn submit(
     idempotency_key: Option<&[u8]>,
 ) -> Result<Submitted, IntentError> {
     let mut claim = None;
-    let result = async {
+    let result: Result<Submitted, IntentError> = async {
         let request = parse::parse(kind, body, |text| app.chains.get(text).map(|chain| chain.spec().chain_id))?;
-        let authorised = authorise::authorise(app, principal, agent_id, request).await?;
-        let claimed = match authorise::claim(app, authorised, idempotency_key).await? {
+        let authorised = stage(Stage::Authorise, authorise::authorise(app, principal, agent_id, request)).await?;
+        story::on_chain(&authorised.chain().spec().name);
+        let claimed = match stage(Stage::Claim, authorise::claim(app, authorised, idempotency_key)).await? {
             authorise::Claimed::Ours(claimed) => claimed,
             authorise::Claimed::Replay(row) => return Ok(Submitted { row: *row, replayed: true }),
         };
         claim = claimed.claim();
-        let keyed = authorise::resolve_key(app, claimed).await?;
-        let checked = check::check(app, keyed).await?;
+        let keyed = stage(Stage::Key, authorise::resolve_key(app, claimed)).await?;
+        let checked = stage(Stage::Check, check::check(app, keyed)).await?;
         let committed = commit::commit(app, checked).await?;
         app.meter.count(principal.org_id, crate::metering::Kind::Signatures);
-        let row = broadcast::broadcast(app, committed).await;
+        let row = stage(Stage::Broadcast, broadcast::broadcast(app, committed)).await;
         Ok(Submitted { row, replayed: false })
     }
     .await;
@@ -84,11 +86,10 @@ pub async fn submit(
             tell(&submitted);
             Ok(submitted)
         }
-        Err(commit::Stopped { error, recorded }) => {
-            tracing::info!(agent = %agent_id, why = error.label(), "intent refused: {error}");
-            if !recorded {
-                refuse::record(app, principal, agent_id, kind, claim, &error).await;
-            }
+        Err(error) => {
+            let Told { total_ms, stages_ms, simulation } = story::end(error.label());
+            tracing::info!(agent = %agent_id, why = error.label(), simulation, total_ms, stages_ms, "intent refused: {error}");
+            refuse::record(app, principal, agent_id, kind, claim, &error).await;
             Err(error)
         }
     }
@@ -97,10 +98,16 @@ pub async fn submit(
 /// One line that tells the story of an intent.
 fn tell(submitted: &Submitted) {
     let row = &submitted.row;
+    let told = story::end(if submitted.replayed { "replayed" } else { "signed" });
     let Some(slot) = &row.slot else { return };
+    let Told { total_ms, stages_ms, simulation } = &told;
     tracing::info!(
         intent = %row.id, agent = %row.agent_id, chain = %row.chain, nonce = slot.nonce, to = %row.tx.to,
         value_wei = %row.tx.value, tx_hash = %slot.tx_hash, state = ?slot.state, replayed = submitted.replayed,
+        simulation, total_ms, stages_ms,
         "intent {}", if submitted.replayed { "replayed" } else { "signed" },
     );
+    if !submitted.replayed {
+        story::keep(row.id, told);
+    }
 }

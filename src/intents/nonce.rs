@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use sqlx::PgConnection;
 
-use super::check::{Checked, NonceView};
+use super::check::{self, Checked, NonceView};
 use super::error::IntentError;
 use super::frozen;
 use super::lanes::Lane;
+use super::parse::Kind;
 use super::store;
 use crate::app::App;
 
@@ -18,7 +19,22 @@ const PARK_MAX: u64 = 16;
 /// No chain counts this far; the database could not.
 const NONCE_MAX: u64 = i64::MAX as u64 - 1_000_000;
 
-/// Locks the lane and gives out a nonce: the lowest without a slot that is at or above both our count and the chain's.
+/// Nonces, and what is written of the lane together with their slots.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// One for each intent, in order.
+    pub(super) nonces: Vec<u64>,
+    /// The lane's next one.
+    pub(super) next: u64,
+    /// Where the lane begins, if this is its first.
+    pub(super) first: Option<u64>,
+    /// Nonces that others have, or left out: they become foreign slots.
+    pub(super) skipped: Vec<u64>,
+}
+
+/// Locks the lane and gives out nonces: the lowest without a slot that are at or above both our count and the chain's. Nothing is written
+/// but the row of a lane that is new, which goes with a refusal. The lane must hold these too: its depth and the balance are looked at
+/// here, behind the lock, so that parallel ones see each other. Only a single intent may want a certain nonce.
 ///
 /// Nonces that the chain has and we have not become foreign slots, at most `nonce_gap_max` of them open at a time. Beyond that
 /// nothing is signed; and when they are mined, so that no pool can have invented them, the lane waits for an operator.
@@ -26,8 +42,9 @@ pub(super) async fn take(
     app: &Arc<App>,
     conn: &mut PgConnection,
     lane: Lane,
-    checked: &Checked,
-) -> Result<u64, IntentError> {
+    intents: &[&Checked],
+) -> Result<Taken, IntentError> {
+    let Some(checked) = intents.first() else { return Err(IntentError::could_not_check("there is nothing to sign")) };
     let row = store::lock_lane(conn, lane).await?;
     let name = &checked.chain.spec().name;
     if let Some(reason) = row.frozen_reason {
@@ -36,11 +53,17 @@ pub(super) async fn take(
             retry_after_s: 60,
         });
     }
-    let NonceView { pending, latest, agreed, block } = checked.nonce;
+    // Each was read by itself: the highest counts are the floor, and what can still cost something begins at the lowest.
+    let views = || intents.iter().map(|checked| checked.nonce);
+    let highest = |count: fn(NonceView) -> u64| views().map(count).max().unwrap_or_default();
+    let (pending, latest, agreed) =
+        (highest(|view| view.pending), highest(|view| view.latest), highest(|view| view.agreed));
+    let mined = views().map(|view| view.latest).min().unwrap_or_default();
     // A lane that we use for the first time starts at what is mined: what was before is not ours, and what the node has in its pool,
     // or only says to have, is stepped over below like anybody else's, so that no gap stays open.
     let ours = row.next_nonce.unwrap_or(latest);
-    let floor = ours.max(pending);
+    // A pool may be behind the blocks of its own node.
+    let floor = ours.max(pending).max(latest);
     let bound = app.config.intents.nonce_gap_max;
     let jump = || IntentError::LaneJump {
         chain: name.clone(),
@@ -51,8 +74,9 @@ pub(super) async fn take(
     if floor > NONCE_MAX {
         return Err(jump());
     }
-    let reach = floor + bound + PARK_MAX + 1;
-    let taken: HashSet<u64> = store::slots_between(conn, lane, ours, reach).await?.into_iter().collect();
+    let reach = floor + bound + PARK_MAX + intents.len() as u64;
+    let look = store::look_at_lane(conn, lane, (ours, reach), mined).await?;
+    let taken: HashSet<u64> = look.taken.into_iter().collect();
     if floor - ours > bound + taken.len() as u64 {
         return Err(jump());
     }
@@ -70,20 +94,27 @@ pub(super) async fn take(
     }
     let free_from = |start: u64| (start..=reach).find(|n| !taken.contains(n)).unwrap_or(reach);
     let next = free_from(floor);
-    let nonce = match checked.explicit_nonce {
-        None => next,
-        Some(wanted) => explicit(wanted, next, latest, name, store::slot_exists(conn, lane, wanted).await?)?,
-    };
-    store::insert_foreign(conn, lane, &skipped, checked.key.id, block).await?;
-    // A parked nonce stays above next_nonce, which moves when it is reached: allocation skips it then.
-    let new_next = if nonce == next { free_from(next + 1) } else { next };
-    if row.next_nonce.is_none() {
-        store::set_first_nonce(conn, lane, ours).await?;
+    let (mut nonces, mut after) = (Vec::with_capacity(intents.len()), next);
+    match checked.explicit_nonce.filter(|wanted| *wanted != next) {
+        // A parked nonce stays above next_nonce, which moves when it is reached: allocation skips it then.
+        Some(wanted) => {
+            nonces.push(explicit(wanted, next, latest, name, store::slot_exists(conn, lane, wanted).await?)?);
+        }
+        None => {
+            for _ in intents {
+                nonces.push(after);
+                after = free_from(after + 1);
+            }
+        }
     }
-    if row.next_nonce != Some(new_next) {
-        store::set_next_nonce(conn, lane, new_next).await?;
+    let mut cost = look.open_cost;
+    for (checked, open) in intents.iter().zip(look.open..) {
+        check::check_depth(app, open, name)?;
+        if checked.kind == Kind::Submit {
+            cost = checked.funds.check(checked.key.address, cost)?;
+        }
     }
-    Ok(nonce)
+    Ok(Taken { nonces, next: after, first: row.next_nonce.is_none().then_some(ours), skipped })
 }
 
 /// Whether an explicit nonce can be used. A bare replacement by nonce is never made.

@@ -21,7 +21,7 @@ use crate::agents::Agent;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::chain::fees::{self, FeeError};
-use crate::chain::{Chain, FeeQuote, Fees, Head, Rpc, UnsignedTx};
+use crate::chain::{Chain, FeeQuote, Fees, Head, Market, Rpc, UnsignedTx};
 use crate::contracts;
 use crate::ids::AgentId;
 use crate::money::Wei;
@@ -148,7 +148,7 @@ async fn run(
     let (agent, chain) = (first.agent().clone(), Arc::clone(first.chain()));
     let unreachable = |error: &dyn std::fmt::Display| IntentError::could_not_check(error.to_string());
     let rpc = chain.rpc().await.map_err(|error| unreachable(&error))?;
-    let (quote, head) = tokio::try_join!(rpc.fee_quote(), rpc.head()).map_err(|error| unreachable(&error))?;
+    let Market { quote, head } = rpc.market().await.map_err(|error| unreachable(&error))?;
 
     let mut steps = Vec::with_capacity(allowed.len());
     for (index, (authorised, key)) in allowed.into_iter().enumerate() {
@@ -190,7 +190,7 @@ async fn plan(
         Err(error) => return Err(error.into()),
     };
     let gas = if first || check::is_plain(spec.kind, request) {
-        check::gas_limit(chain, rpc, request, from).await?
+        check::gas_limit(chain, rpc, request, from, None).await?
     } else {
         request.gas_limit.map_or_else(|| Gas::WouldFail(String::new()), Gas::Limit)
     };

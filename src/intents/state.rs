@@ -16,6 +16,20 @@ pub enum SlotState {
     Foreign,
 }
 
+impl SlotState {
+    /// As the tables write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Broadcast => "broadcast",
+            Self::Mined => "mined",
+            Self::Final => "final",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
 /// How a mined or final slot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "lowercase")]

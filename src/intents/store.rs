@@ -1,6 +1,16 @@
 //! The pipeline's statements, by what they are about. Locks are named at each function; their order everywhere is
 //! claim → spending window → agent and access rows → lane → slots.
 
+/// What a lane's slots of ours from nonce `$3` on can still cost, and how many there are.
+macro_rules! open_cost {
+    () => {
+        "SELECT coalesce(sum(i.value_wei + i.gas_limit * greatest(coalesce(i.gas_price, i.max_fee_per_gas), s.max_per_gas_wei))
+                             FILTER (WHERE NOT s.sign_only), 0)::numeric(78, 0) AS cost, count(*) AS open
+         FROM slots s JOIN intents i ON i.id = s.intent_id
+         WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce >= $3 AND s.state IN ('signed', 'broadcast')"
+    };
+}
+
 mod claims;
 mod holds;
 mod intents;
@@ -9,9 +19,10 @@ mod peek;
 mod slots;
 mod standing;
 mod windows;
+mod writing;
 
 use alloy::primitives::{Address, B256};
-use sqlx::PgConnection;
+use sqlx::{PgPool, Postgres, Transaction};
 
 pub use claims::*;
 pub use holds::{ToSend, to_send};
@@ -21,6 +32,7 @@ pub use peek::*;
 pub use slots::*;
 pub use standing::*;
 pub use windows::*;
+pub use writing::*;
 
 use crate::money::Wei;
 
@@ -45,14 +57,13 @@ pub(super) fn per_gas(wei: Wei) -> Result<u128, sqlx::Error> {
     u128::try_from(wei.0).map_err(|e| sqlx::Error::Decode(Box::new(e)))
 }
 
-/// The settings of T1, and of the tracker's transactions that settle or sign, for this transaction only: durable, and no wait for a
-/// lock or a statement without end.
-pub async fn begin_t1(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', '2s', true),
-                set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '5s', true)",
+/// Begins T1, and the tracker's transactions that settle or sign. With settings of this transaction only: durable, and no wait for a lock
+/// or a statement without end; and each statement planned once per connection: all of them find their rows by an index, whatever the
+/// values, and to plan one anew costs more than to run it.
+pub async fn begin_t1(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pool.begin_with(
+        "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '5s';
+         SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL plan_cache_mode = force_generic_plan",
     )
-    .execute(conn)
-    .await?;
-    Ok(())
+    .await
 }

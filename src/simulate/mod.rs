@@ -23,6 +23,8 @@ pub mod server;
 pub mod settings;
 pub mod tenderly;
 
+use std::time::Instant;
+
 use alloy::primitives::{Address, B256, Bytes};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -31,6 +33,7 @@ use self::call::Call;
 use self::names::{Kind as NameKind, Names};
 use crate::chain::{Chain, UnsignedTx};
 use crate::ids::SimulationId;
+use crate::telemetry::record;
 
 pub use effects::{Delta, Moved};
 pub use error::SimulateError;
@@ -207,6 +210,15 @@ pub enum Backend {
     Tenderly(std::sync::Arc<tenderly::Session>),
 }
 
+impl Backend {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Tenderly(_) => "tenderly",
+        }
+    }
+}
+
 /// A transaction to be simulated.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -243,6 +255,22 @@ pub async fn simulate(
 /// # Errors
 /// As [`simulate`].
 pub async fn simulate_bundle(
+    backend: &Backend,
+    chain: &Chain,
+    prior: &[UnsignedTx],
+    trials: &[Trial],
+) -> Result<Vec<Simulation>, SimulateError> {
+    let began = Instant::now();
+    let result = run_bundle(backend, chain, prior, trials).await;
+    let outcomes = match &result {
+        Ok(all) => all.iter().map(|one| one.status.as_str()).collect(),
+        Err(_) => vec!["could_not_check"],
+    };
+    record::simulation(backend.name(), outcomes, began.elapsed());
+    result
+}
+
+async fn run_bundle(
     backend: &Backend,
     chain: &Chain,
     prior: &[UnsignedTx],

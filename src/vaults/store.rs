@@ -45,6 +45,47 @@ impl Row {
     }
 }
 
+/// A vault's columns in a statement about something in it, beside that thing's own: [`joined_vault`](macro@joined_vault) selects them.
+#[derive(FromRow)]
+pub(super) struct JoinedVault {
+    vault_id: VaultId,
+    vault_org_id: OrgId,
+    vault_name: String,
+    vault_description: Option<String>,
+    vault_created_by: Uuid,
+    vault_created_by_type: String,
+    vault_created_at: OffsetDateTime,
+    vault_cmek_fingerprint: Option<String>,
+}
+
+/// The columns of [`JoinedVault`], of a table that is called `v`.
+macro_rules! joined_vault {
+    () => {
+        "v.id AS vault_id, v.org_id AS vault_org_id, v.name AS vault_name, v.description AS vault_description,
+         v.created_by AS vault_created_by, v.created_by_type AS vault_created_by_type, v.created_at AS vault_created_at,
+         v.cmek_fingerprint AS vault_cmek_fingerprint"
+    };
+}
+pub(super) use joined_vault;
+
+impl JoinedVault {
+    /// The vault.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub(super) fn vault(self) -> Result<Vault, DbError> {
+        Ok(Vault {
+            id: self.vault_id,
+            org_id: self.vault_org_id,
+            name: self.vault_name,
+            description: self.vault_description,
+            created_by: actor(&self.vault_created_by_type, self.vault_created_by)?,
+            created_at: self.vault_created_at,
+            cmek_fingerprint: self.vault_cmek_fingerprint,
+        })
+    }
+}
+
 /// A human or agent as two columns say it.
 ///
 /// # Errors

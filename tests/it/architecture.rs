@@ -190,6 +190,7 @@ fn others_are_asked_under_chain_simulate_and_outbound_only() {
             ("src/dev/chains.rs", "asks the anvils that it starts"),
             ("src/dev/demo.rs", "is a client of the daemon that it has started"),
             ("src/dev/serve.rs", "waits until the daemon that it starts is healthy"),
+            ("src/telemetry/traces.rs", "sends spans to the operator's own collector"),
         ],
     );
 }
@@ -242,6 +243,7 @@ fn pure_files_import_no_edge() {
         "proxies.rs",
         "certificate.rs",
         "assertion.rs",
+        "table.rs",
     ];
     let pure = |source: &Source| PURE.contains(&source.name()) && !source.under("dev/");
     let files: Vec<Source> = sources_in("src").into_iter().filter(pure).collect();

@@ -22,6 +22,7 @@ mod orgs;
 mod platform;
 mod sharing;
 mod simulate;
+mod telemetry;
 mod users;
 mod vaults;
 mod webhooks;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection, Row as _};
 use time::OffsetDateTime;
 
 use super::AgentIdentity;
@@ -13,7 +13,7 @@ use crate::access::grants::{self, Grants};
 use crate::access::policy::{Circumstances, Conditions, Permission, Rule};
 use crate::access::{Actor, Lock, Principal};
 use crate::db::DbError;
-use crate::ids::{AgentId, OrgId, VaultId};
+use crate::ids::{AgentId, OrgId, UserId, VaultId};
 use crate::vaults::Vault;
 
 /// The vaults that an agent's tokens name: those it is bound to, or else those that its policies cover and its own.
@@ -148,46 +148,86 @@ async fn grants_of(
 ) -> Result<Grants, DbError> {
     let at = Circumstances { now: crate::clock::now(), ip: principal.ip };
     let same_org = vault.org_id == principal.org_id;
-    let (bound, ceiling) = match principal.actor {
-        Actor::User(_) => (same_org, principal.ceiling.map(<[Glob]>::to_vec)),
-        Actor::Agent(id) => match agent_limits(conn, principal.org_id, id, lock).await? {
-            Some((vault_ids, scopes)) => {
-                (same_org && (vault_ids.is_empty() || vault_ids.contains(&vault.id)), grants::ceiling(&scopes))
+    let (bound, ceiling, rules) = match principal.actor {
+        Actor::User(id) => {
+            let rules = rules_of_user(conn, principal.org_id, id, vault.id, lock).await?;
+            (same_org, principal.ceiling.map(<[Glob]>::to_vec), rules)
+        }
+        Actor::Agent(id) => match limits_and_rules_of_agent(conn, principal.org_id, id, vault.id, lock).await? {
+            Some((limits, rules)) => {
+                let bound = same_org && (limits.vault_ids.is_empty() || limits.vault_ids.contains(&vault.id));
+                (bound, grants::ceiling(&limits.scopes), rules)
             }
-            None => (false, None),
+            None => (false, None, Vec::new()),
         },
     };
-    let sql = match lock {
-        Lock::None => {
-            "SELECT secret_path_pattern, permissions, conditions, expires_at, opens_signing FROM policies
-             WHERE principal_type = $1 AND principal_id = $2 AND vault_id = $3 AND org_id = $4"
-        }
-        Lock::Share => {
-            "SELECT secret_path_pattern, permissions, conditions, expires_at, opens_signing FROM policies
-             WHERE principal_type = $1 AND principal_id = $2 AND vault_id = $3 AND org_id = $4 ORDER BY id FOR SHARE"
-        }
-    };
-    let rows: Vec<RuleRow> = sqlx::query_as(sql)
-        .bind(principal.actor.kind())
-        .bind(principal.actor.uuid())
-        .bind(vault.id)
-        .bind(principal.org_id)
-        .fetch_all(conn)
-        .await?;
-    let rules = rows.into_iter().filter_map(RuleRow::rule).collect();
+    let rules = rules.into_iter().filter_map(RuleRow::rule).collect();
     let owner = same_org && (vault.created_by == principal.actor || principal.manages);
     Ok(Grants { bound, reserved: vault.is_reserved(), ceiling, rules, owner, limited: principal.ceiling.is_some(), at })
 }
 
-async fn agent_limits(
+macro_rules! rules {
+    ($kind:literal, $tail:literal) => {
+        concat!(
+            "SELECT secret_path_pattern, permissions, conditions, expires_at, opens_signing FROM policies
+             WHERE principal_type = '",
+            $kind,
+            "' AND principal_id = $1 AND org_id = $2 AND vault_id = $3",
+            $tail
+        )
+    };
+}
+
+async fn rules_of_user(
+    conn: &mut PgConnection,
+    org_id: OrgId,
+    id: UserId,
+    vault: VaultId,
+    lock: Lock,
+) -> Result<Vec<RuleRow>, DbError> {
+    let sql = match lock {
+        Lock::None => rules!("user", ""),
+        Lock::Share => rules!("user", " ORDER BY id FOR SHARE"),
+    };
+    Ok(sqlx::query_as(sql).bind(id).bind(org_id).bind(vault).fetch_all(conn).await?)
+}
+
+/// What an agent is limited to, whatever its policies say.
+#[derive(FromRow)]
+struct AgentLimits {
+    vault_ids: Vec<VaultId>,
+    scopes: Vec<String>,
+}
+
+macro_rules! limits_and_rules {
+    ($lock:literal, $rules:expr) => {
+        concat!(
+            "SELECT a.vault_ids, a.scopes, p.* FROM (SELECT vault_ids, scopes FROM agents WHERE id = $1 AND org_id = $2",
+            $lock,
+            ") AS a LEFT JOIN LATERAL (",
+            $rules,
+            ") AS p ON true"
+        )
+    };
+}
+
+/// In one statement, which holds the agent's row before the policies' with [`Lock::Share`].
+async fn limits_and_rules_of_agent(
     conn: &mut PgConnection,
     org_id: OrgId,
     id: AgentId,
+    vault: VaultId,
     lock: Lock,
-) -> Result<Option<(Vec<VaultId>, Vec<String>)>, DbError> {
+) -> Result<Option<(AgentLimits, Vec<RuleRow>)>, DbError> {
     let sql = match lock {
-        Lock::None => "SELECT vault_ids, scopes FROM agents WHERE id = $1 AND org_id = $2",
-        Lock::Share => "SELECT vault_ids, scopes FROM agents WHERE id = $1 AND org_id = $2 FOR SHARE",
+        Lock::None => limits_and_rules!("", rules!("agent", "")),
+        Lock::Share => limits_and_rules!(" FOR SHARE", rules!("agent", " ORDER BY id FOR SHARE")),
     };
-    Ok(sqlx::query_as(sql).bind(id).bind(org_id).fetch_optional(conn).await?)
+    let rows = sqlx::query(sql).bind(id).bind(org_id).bind(vault).fetch_all(conn).await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let limits = AgentLimits::from_row(first)?;
+    // An agent without policies there is one row, whose policy is NULL.
+    let has_rule = first.try_get::<Option<String>, _>("secret_path_pattern")?.is_some();
+    let rules = rows.iter().filter(|_| has_rule).map(RuleRow::from_row).collect::<Result<_, _>>()?;
+    Ok(Some((limits, rules)))
 }

@@ -31,8 +31,7 @@ const OUTCOME_TRIES: u32 = 5;
 pub(super) async fn commit(app: &App, by: By<'_>, replacement: &Replacement) -> Result<SignedTx, IntentError> {
     let lane = replacement.target.lane;
     let _turn = check::take_turn(app, lane).await?;
-    let mut t1 = app.db.begin().await?;
-    rows::begin_t1(&mut t1).await?;
+    let mut t1 = rows::begin_t1(&app.db).await?;
     let bytes = sign(app, &mut t1, by, replacement).await?;
     // No time-out wraps COMMIT.
     let Err(cause) = t1.commit().await else { return Ok(bytes) };
@@ -59,7 +58,7 @@ async fn sign(
 ) -> Result<SignedTx, IntentError> {
     let Replacement { target, reason, claim, .. } = replacement;
     if let (Some(claim), Some(owner)) = (claim, &target.owner)
-        && !rows::hold_claim(conn, owner.agent_id, claim.key_hash, claim.token).await?
+        && !rows::hold_claims(conn, owner.agent_id, std::slice::from_ref(claim)).await?
     {
         return Err(IntentError::ClaimLost);
     }
@@ -89,7 +88,7 @@ async fn sign(
     }
     audit::record(conn, signed_event(by, replacement, &bytes)).await?;
     if let (Some(claim), Some(owner)) = (claim, &target.owner)
-        && !rows::finish_claim(conn, owner.agent_id, claim.key_hash, claim.token, owner.intent).await?
+        && !rows::finish_claims(conn, owner.agent_id, &[(*claim, owner.intent)]).await?
     {
         return Err(IntentError::ClaimLost);
     }

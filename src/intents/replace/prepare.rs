@@ -22,7 +22,9 @@ use super::{By, store};
 use crate::agents::{self, Agent};
 use crate::app::App;
 use crate::chain::fees;
-use crate::chain::{Ceilings, Chain, FeeQuote, FeeRequest, Fees, Kind, Rpc, RpcError, TxRequest, UnsignedTx};
+use crate::chain::{
+    Account, Ceilings, Chain, FeeQuote, FeeRequest, Fees, Kind, Market, Rpc, RpcError, TxRequest, UnsignedTx,
+};
 use crate::money::Wei;
 use crate::simulate::{SimulationStatus, Trial};
 use crate::vaults::keys::{self, SigningKey};
@@ -97,23 +99,17 @@ async fn prepare_within(
     }
     let rpc = chain.rpc().await.map_err(|error| IntentError::could_not_check(error.to_string()))?;
     let from = target.lane.address;
-    let reads = async {
-        tokio::try_join!(
-            rpc.pending_nonce(from),
-            rpc.latest_nonce(from),
-            rpc.fee_quote(),
-            rpc.balance(from),
-            rpc.head()
-        )
-        .map_err(unreachable)
-    };
+    let reads = async { rpc.account(from, None).await.map_err(unreachable) };
     let gas = async {
         match (&target.owner, is_noop) {
             (Some(owner), false) => Ok(owner.tx.gas_limit),
             _ => transfer_gas(&chain, rpc, from).await,
         }
     };
-    let ((pending, latest, quote, balance, head), gas_limit) = tokio::try_join!(reads, gas)?;
+    let (
+        Account { pending_nonce: pending, latest_nonce: latest, balance, market: Market { quote, head }, .. },
+        gas_limit,
+    ) = tokio::try_join!(reads, gas)?;
     if target.standing.nonce < latest {
         return Err(IntentError::Conflict(format!(
             "nonce {} is used on {} already: ask for the transaction again in a moment",

@@ -226,8 +226,7 @@ pub async fn raise_entries(conn: &mut PgConnection, owner: &Owner, raised: &[Rai
 /// # Errors
 /// When the lane cannot be locked in time: then the outcome is unknown.
 pub async fn settled_outcome(pool: &PgPool, lane: Lane, tx_hash: B256) -> Result<bool, DbError> {
-    let mut tx = pool.begin().await?;
-    begin_t1(&mut tx).await?;
+    let mut tx = begin_t1(pool).await?;
     lock_lane(&mut tx, lane).await?;
     let found = sqlx::query("SELECT 1 FROM attempts WHERE tx_hash = $1")
         .bind(tx_hash.as_slice())

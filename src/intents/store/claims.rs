@@ -2,6 +2,7 @@
 
 use sqlx::{PgConnection, PgPool, Row as _};
 
+use super::super::authorise::HeldClaim;
 use crate::ids::{AgentId, ClaimToken, IntentId};
 
 /// What a claim of an idempotency key found.
@@ -26,25 +27,26 @@ pub async fn claim(
     request_hash: [u8; 32],
     lease_s: u64,
 ) -> Result<Claim, sqlx::Error> {
-    let mut tx = pool.begin().await?;
     let token = ClaimToken::random();
+    // Does not wait for the disk: a T1 whose claim is lost commits nothing, and one that has committed has it on the disk too.
     let inserted = sqlx::query(
-        "INSERT INTO idempotency (agent_id, key_hash, request_hash, state, claim, lease_until, expires_at)
-         VALUES ($1, $2, $3, 'in_flight', $4, clock_timestamp() + make_interval(secs => $5), clock_timestamp() + interval '24 hours')
-         ON CONFLICT DO NOTHING",
+        "WITH light AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+         INSERT INTO idempotency (agent_id, key_hash, request_hash, state, claim, lease_until, expires_at)
+         SELECT $1, $2, $3, 'in_flight', $4, clock_timestamp() + make_interval(secs => $5), clock_timestamp() + interval '24 hours'
+         FROM light ON CONFLICT DO NOTHING",
     )
     .bind(agent)
     .bind(key_hash.as_slice())
     .bind(request_hash.as_slice())
     .bind(token)
     .bind(lease_s as f64)
-    .execute(&mut *tx)
+    .execute(pool)
     .await?
     .rows_affected();
     if inserted == 1 {
-        tx.commit().await?;
         return Ok(Claim::Ours(token));
     }
+    let mut tx = pool.begin().await?;
     let row = sqlx::query(
         "SELECT request_hash, intent_id, lease_until <= clock_timestamp() AS dead, expires_at <= clock_timestamp() AS expired
          FROM idempotency WHERE agent_id = $1 AND key_hash = $2 FOR UPDATE",
@@ -96,44 +98,48 @@ async fn is_settled(conn: &mut PgConnection, intent: IntentId) -> Result<bool, s
     row.try_get("settled")
 }
 
-/// The first statement of T1: the claim is still ours, and stays so until this transaction ends. Locks the key's row.
-pub async fn hold_claim(
+/// The first statement of T1: the claims are still ours, and stay so until this transaction ends. Locks the keys' rows, in their order.
+pub(in crate::intents) async fn hold_claims(
     conn: &mut PgConnection,
     agent: AgentId,
-    key_hash: [u8; 32],
-    token: ClaimToken,
+    claims: &[HeldClaim],
 ) -> Result<bool, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT 1 FROM idempotency WHERE agent_id = $1 AND key_hash = $2 AND claim = $3 AND state = 'in_flight' FOR UPDATE",
+    if claims.is_empty() {
+        return Ok(true);
+    }
+    let held = sqlx::query(
+        "SELECT 1 FROM idempotency JOIN unnest($2::bytea[], $3::uuid[]) AS c (hash, token) ON key_hash = c.hash AND claim = c.token
+         WHERE agent_id = $1 AND state = 'in_flight' ORDER BY key_hash FOR UPDATE OF idempotency",
     )
     .bind(agent)
-    .bind(key_hash.as_slice())
-    .bind(token)
-    .fetch_all(conn)
+    .bind(claims.iter().map(|claim| claim.key_hash.to_vec()).collect::<Vec<_>>())
+    .bind(claims.iter().map(|claim| claim.token).collect::<Vec<_>>())
+    .execute(conn)
     .await?;
-    Ok(rows.len() == 1)
+    Ok(held.rows_affected() == claims.len() as u64)
 }
 
-/// Ties the completed claim to its intent, at the end of T1.
-pub async fn finish_claim(
+/// Ties the completed claims to their intents, at the end of T1.
+pub(in crate::intents) async fn finish_claims(
     conn: &mut PgConnection,
     agent: AgentId,
-    key_hash: [u8; 32],
-    token: ClaimToken,
-    intent: IntentId,
+    claims: &[(HeldClaim, IntentId)],
 ) -> Result<bool, sqlx::Error> {
-    let rows = sqlx::query(
-        "UPDATE idempotency SET state = 'completed', intent_id = $4
-         WHERE agent_id = $1 AND key_hash = $2 AND claim = $3 AND state = 'in_flight'",
+    if claims.is_empty() {
+        return Ok(true);
+    }
+    let done = sqlx::query(
+        "UPDATE idempotency i SET state = 'completed', intent_id = c.intent
+         FROM unnest($2::bytea[], $3::uuid[], $4::uuid[]) AS c (hash, token, intent)
+         WHERE i.agent_id = $1 AND i.key_hash = c.hash AND i.claim = c.token AND i.state = 'in_flight'",
     )
     .bind(agent)
-    .bind(key_hash.as_slice())
-    .bind(token)
-    .bind(intent)
+    .bind(claims.iter().map(|(claim, _)| claim.key_hash.to_vec()).collect::<Vec<_>>())
+    .bind(claims.iter().map(|(claim, _)| claim.token).collect::<Vec<_>>())
+    .bind(claims.iter().map(|(_, intent)| *intent).collect::<Vec<_>>())
     .execute(conn)
-    .await?
-    .rows_affected();
-    Ok(rows == 1)
+    .await?;
+    Ok(done.rows_affected() == claims.len() as u64)
 }
 
 /// Gives the claim back after a refusal that signed nothing. Only the holder's token can.

@@ -1,154 +1,18 @@
-//! Intents with their slot and bytes: written in T1, read as the API shows them.
+//! Intents with their slot and bytes, as the API shows them.
 
 use alloy::primitives::B256;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, PgPool, Row as _};
 use time::OffsetDateTime;
 
-use super::super::lanes::Lane;
 use super::super::parse::Kind;
 use super::super::state::{Outcome, SlotState};
 use super::holds::{held, words};
-use super::{address_from, hash_from, per_gas, signed, unsigned};
+use super::{NewIntent, SimulationNote, address_from, hash_from, per_gas, unsigned};
 use crate::chain::ChainId;
-use crate::chain::tx::{Fees, SignedTx, UnsignedTx};
-use crate::ids::{AgentId, AttemptId, IntentId, KeyId, OrgId, SimulationId};
+use crate::chain::tx::{Fees, UnsignedTx};
+use crate::ids::{AgentId, IntentId, OrgId, SimulationId};
 use crate::money::Wei;
-use crate::simulate::{Simulation, SimulationStatus};
-
-/// What T1 writes of an intent.
-pub struct NewIntent<'a> {
-    /// Its id.
-    pub id: IntentId,
-    /// Whose.
-    pub org_id: OrgId,
-    /// Which agent's.
-    pub agent_id: AgentId,
-    /// Which route.
-    pub kind: Kind,
-    /// The chain's registry name.
-    pub chain: &'a str,
-    /// The chain's spend group.
-    pub spend_group: &'a str,
-    /// The key that signs.
-    pub key_id: KeyId,
-    /// What is signed, but for the nonce.
-    pub tx: &'a UnsignedTx,
-    /// The simulation, if there was one.
-    pub simulation: Option<SimulationNote>,
-}
-
-/// What is kept of a simulation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SimulationNote {
-    /// Its id.
-    pub id: SimulationId,
-    /// How it ended: `success`, `reverted` or `error`.
-    pub status: String,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// Where a person looks at it.
-    pub url: Option<String>,
-}
-
-impl From<&Simulation> for SimulationNote {
-    fn from(simulation: &Simulation) -> Self {
-        let failed = simulation.status != SimulationStatus::Success;
-        Self {
-            id: simulation.id,
-            status: simulation.status.as_str().to_owned(),
-            error: failed.then(|| simulation.reason()),
-            url: simulation.dashboard_url.clone(),
-        }
-    }
-}
-
-/// Inserts the intent's own row.
-pub async fn insert_intent(
-    conn: &mut PgConnection,
-    new: &NewIntent<'_>,
-    at: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    let (gas_price, max_fee, tip) = fee_columns(new.tx.fees);
-    let simulation = new.simulation.as_ref();
-    sqlx::query(
-        "INSERT INTO intents (id, org_id, agent_id, kind, chain_id, chain, spend_group, key_id, from_address, to_address, value_wei,
-             data, gas_limit, gas_price, max_fee_per_gas, max_priority_fee_per_gas, checked_hash, simulation_id, simulation_status,
-             simulation_error, simulation_url, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
-    )
-    .bind(new.id)
-    .bind(new.org_id)
-    .bind(new.agent_id)
-    .bind(new.kind.as_str())
-    .bind(signed(new.tx.chain_id.0))
-    .bind(new.chain)
-    .bind(new.spend_group)
-    .bind(new.key_id)
-    .bind(new.tx.from.as_slice())
-    .bind(new.tx.to.as_slice())
-    .bind(new.tx.value)
-    .bind(new.tx.data.as_ref())
-    .bind(signed(new.tx.gas_limit))
-    .bind(gas_price)
-    .bind(max_fee)
-    .bind(tip)
-    .bind(new.tx.checked_hash().as_slice())
-    .bind(simulation.map(|note| note.id))
-    .bind(simulation.map(|note| note.status.as_str()))
-    .bind(simulation.and_then(|note| note.error.as_deref()))
-    .bind(simulation.and_then(|note| note.url.as_deref()))
-    .bind(at)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Inserts the slot with its first attempt. With the lane locked.
-pub async fn insert_slot(
-    conn: &mut PgConnection,
-    lane: Lane,
-    nonce: u64,
-    new: &NewIntent<'_>,
-    bytes: &SignedTx,
-) -> Result<(), sqlx::Error> {
-    let (gas_price, max_fee, tip) = fee_columns(new.tx.fees);
-    sqlx::query(
-        "WITH slot AS (
-             INSERT INTO slots (chain_id, address, nonce, intent_id, key_id, sign_only, state)
-             VALUES ($1, $2, $3, $4, $5, $6, 'signed')
-         )
-         INSERT INTO attempts (id, chain_id, address, nonce, kind, tx_hash, raw, reason, gas_limit, gas_price, max_fee_per_gas,
-             max_priority_fee_per_gas)
-         VALUES ($7, $1, $2, $3, 'intent', $8, $9, 'submit', $10, $11, $12, $13)",
-    )
-    .bind(signed(lane.chain_id.0))
-    .bind(lane.address.as_slice())
-    .bind(signed(nonce))
-    .bind(new.id)
-    .bind(new.key_id)
-    .bind(new.kind == Kind::SignOnly)
-    .bind(AttemptId::random())
-    .bind(bytes.hash.as_slice())
-    .bind(bytes.raw.as_ref())
-    .bind(signed(new.tx.gas_limit))
-    .bind(gas_price)
-    .bind(max_fee)
-    .bind(tip)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// The three columns of fees: the gas price, or the cap and the tip.
-pub(in crate::intents) fn fee_columns(fees: Fees) -> (Option<Wei>, Option<Wei>, Option<Wei>) {
-    match fees {
-        Fees::Legacy { gas_price } => (Some(Wei::from(gas_price)), None, None),
-        Fees::Eip1559 { max_fee_per_gas, max_priority_fee_per_gas } => {
-            (None, Some(Wei::from(max_fee_per_gas)), Some(Wei::from(max_priority_fee_per_gas)))
-        }
-    }
-}
 
 /// An intent with its slot and the attempt that counts, as the API shows it.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ use super::holds::{held, words};
 use super::{address_from, begin_t1, signed, unsigned};
 use crate::chain::ChainId;
 use crate::ids::{IntentId, KeyId, OrgId};
+use crate::money::Wei;
 
 /// A lane's row, locked.
 #[derive(Debug)]
@@ -21,20 +22,68 @@ pub struct LaneRow {
 
 /// Makes the lane's row if it is the first, and locks it FOR UPDATE.
 pub async fn lock_lane(conn: &mut PgConnection, lane: Lane) -> Result<LaneRow, sqlx::Error> {
-    let made = sqlx::query("INSERT INTO lanes (chain_id, address) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-        .bind(signed(lane.chain_id.0))
-        .bind(lane.address.as_slice())
-        .execute(&mut *conn)
-        .await?
-        .rows_affected();
-    let row =
-        sqlx::query("SELECT next_nonce, frozen_reason FROM lanes WHERE chain_id = $1 AND address = $2 FOR UPDATE")
+    loop {
+        let row =
+            sqlx::query("SELECT next_nonce, frozen_reason FROM lanes WHERE chain_id = $1 AND address = $2 FOR UPDATE")
+                .bind(signed(lane.chain_id.0))
+                .bind(lane.address.as_slice())
+                .fetch_optional(&mut *conn)
+                .await?;
+        if let Some(row) = row {
+            let next: i64 = row.try_get("next_nonce")?;
+            return Ok(LaneRow { next_nonce: Some(unsigned(next)), frozen_reason: row.try_get("frozen_reason")? });
+        }
+        // Waits for whoever makes it at the same time; then it is there, and not ours.
+        let made = sqlx::query("INSERT INTO lanes (chain_id, address) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(signed(lane.chain_id.0))
             .bind(lane.address.as_slice())
-            .fetch_one(conn)
-            .await?;
-    let next: i64 = row.try_get("next_nonce")?;
-    Ok(LaneRow { next_nonce: (made == 0).then(|| unsigned(next)), frozen_reason: row.try_get("frozen_reason")? })
+            .execute(&mut *conn)
+            .await?
+            .rows_affected();
+        if made == 1 {
+            return Ok(LaneRow { next_nonce: None, frozen_reason: None });
+        }
+    }
+}
+
+/// What a lane has, as of one moment.
+#[derive(Debug)]
+pub struct LaneLook {
+    /// The nonces that have a slot, of those that were asked about.
+    pub taken: Vec<u64>,
+    /// What its slots of ours can still cost (value + fee; bytes that we do not send ourselves are left out).
+    pub open_cost: Wei,
+    /// How many those are, the bytes that we do not send included.
+    pub open: u64,
+}
+
+/// Which of the nonces from `from` to `to` (excluded) have a slot, and what those from `mined` on can still cost. With the lane locked, in a
+/// statement of its own.
+pub async fn look_at_lane(
+    conn: &mut PgConnection,
+    lane: Lane,
+    (from, to): (u64, u64),
+    mined: u64,
+) -> Result<LaneLook, sqlx::Error> {
+    let row = sqlx::query(concat!(
+        "SELECT open.*, ARRAY(SELECT nonce FROM slots WHERE chain_id = $1 AND address = $2 AND nonce >= $4 AND nonce < $5) AS taken
+         FROM (",
+        open_cost!(),
+        ") AS open"
+    ))
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .bind(signed(mined))
+    .bind(signed(from))
+    .bind(signed(to))
+    .fetch_one(conn)
+    .await?;
+    let taken: Vec<i64> = row.try_get("taken")?;
+    Ok(LaneLook {
+        taken: taken.into_iter().map(unsigned).collect(),
+        open_cost: row.try_get("cost")?,
+        open: unsigned(row.try_get("open")?),
+    })
 }
 
 /// The lowest nonce without a slot, parked ones aside; `None` before the lane's first use. Locks nothing.
@@ -102,17 +151,6 @@ pub async fn open_foreign(conn: &mut PgConnection, lane: Lane) -> Result<u64, sq
     Ok(unsigned(row.try_get("n")?))
 }
 
-/// Where a new lane begins: from here on every nonce gets a slot. With the lane locked.
-pub async fn set_first_nonce(conn: &mut PgConnection, lane: Lane, first: u64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE lanes SET first_nonce = $3 WHERE chain_id = $1 AND address = $2")
-        .bind(signed(lane.chain_id.0))
-        .bind(lane.address.as_slice())
-        .bind(signed(first))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 /// A lane that waits for an operator.
 #[derive(Debug)]
 pub struct FrozenLane {
@@ -159,23 +197,13 @@ pub async fn release_lane(conn: &mut PgConnection, lane: Lane, next: u64) -> Res
     Ok(rows == 1)
 }
 
-/// Moves the lane on. With the lane locked.
-pub async fn set_next_nonce(conn: &mut PgConnection, lane: Lane, next: u64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE lanes SET next_nonce = $3 WHERE chain_id = $1 AND address = $2")
-        .bind(signed(lane.chain_id.0))
-        .bind(lane.address.as_slice())
-        .bind(signed(next))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// Stops a lane until a human has looked. One that is new starts at `next` when it is released.
+/// Stops a lane until a human has looked. One that is new starts at `next` when it is released. One that has moved on
+/// from `next` meanwhile, or was released, is left alone.
 pub async fn freeze_lane(conn: &mut PgConnection, lane: Lane, next: u64, reason: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO lanes (chain_id, address, frozen_reason, frozen_at, next_nonce) VALUES ($1, $2, $3, clock_timestamp(), $4)
          ON CONFLICT (chain_id, address) DO UPDATE SET frozen_reason = $3, frozen_at = clock_timestamp()
-         WHERE lanes.frozen_reason IS NULL",
+         WHERE lanes.frozen_reason IS NULL AND lanes.next_nonce = $4",
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())
@@ -192,8 +220,7 @@ pub async fn freeze_lane(conn: &mut PgConnection, lane: Lane, next: u64, reason:
 /// # Errors
 /// When the lane cannot be locked in time: then the outcome is unknown.
 pub async fn settled_outcome(pool: &PgPool, lane: Lane, intent: IntentId) -> Result<bool, sqlx::Error> {
-    let mut tx = pool.begin().await?;
-    begin_t1(&mut tx).await?;
+    let mut tx = begin_t1(pool).await?;
     lock_lane(&mut tx, lane).await?;
     let row = sqlx::query("SELECT 1 FROM intents WHERE id = $1").bind(intent).fetch_optional(&mut *tx).await?;
     tx.rollback().await?;

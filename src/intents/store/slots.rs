@@ -11,17 +11,12 @@ use crate::money::Wei;
 /// What the lane's slots of ours from nonce `mined` on can still cost (value + fee; bytes that we do not send ourselves are left out),
 /// and how many there are.
 pub async fn open_cost(conn: &mut PgConnection, lane: Lane, mined: u64) -> Result<(Wei, u64), sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT coalesce(sum(i.value_wei + i.gas_limit * greatest(coalesce(i.gas_price, i.max_fee_per_gas), s.max_per_gas_wei))
-                             FILTER (WHERE NOT s.sign_only), 0)::numeric(78, 0) AS cost, count(*) AS open
-         FROM slots s JOIN intents i ON i.id = s.intent_id
-         WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce >= $3 AND s.state IN ('signed', 'broadcast')",
-    )
-    .bind(signed(lane.chain_id.0))
-    .bind(lane.address.as_slice())
-    .bind(signed(mined))
-    .fetch_one(conn)
-    .await?;
+    let row = sqlx::query(open_cost!())
+        .bind(signed(lane.chain_id.0))
+        .bind(lane.address.as_slice())
+        .bind(signed(mined))
+        .fetch_one(conn)
+        .await?;
     Ok((row.try_get("cost")?, unsigned(row.try_get("open")?)))
 }
 
@@ -86,12 +81,13 @@ pub async fn likely_nonce(conn: &mut PgConnection, lane: Lane, pending: u64, lat
     Ok((start..end).find(|nonce| !taken.contains(nonce)).unwrap_or(end))
 }
 
-/// A node has the slot's bytes.
+/// A node has the slot's bytes. Does not wait for the disk: who loses this sends the bytes again.
 pub async fn mark_sent(pool: &PgPool, lane: Lane, nonce: u64) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE slots SET state = CASE state WHEN 'signed' THEN 'broadcast' ELSE state END,
+        "WITH light AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+         UPDATE slots SET state = CASE state WHEN 'signed' THEN 'broadcast' ELSE state END,
                 broadcast_at = coalesce(broadcast_at, clock_timestamp()), last_sent_at = clock_timestamp(), error_message = NULL
-         WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND state IN ('signed', 'broadcast', 'foreign')",
+         FROM light WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND state IN ('signed', 'broadcast', 'foreign')",
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())

@@ -6,13 +6,17 @@ use sqlx::{PgConnection, PgPool, Row as _};
 use time::OffsetDateTime;
 
 use super::super::guardrails::Window;
-use super::{NewIntent, begin_t1};
+use super::begin_t1;
 use crate::ids::AgentId;
 use crate::money::Wei;
 
 /// Makes the windows' rows where they are the first, and locks them in the order of their units' bytes: `units` must come so. Nothing is
 /// read here: a statement takes its snapshot before it waits.
 pub async fn lock_windows(conn: &mut PgConnection, agent: AgentId, units: &[String]) -> Result<(), sqlx::Error> {
+    // Of one window there is no order to keep: it is made only where it is missing.
+    if units.len() == 1 && lock_existing(conn, agent, units).await? == 1 {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT INTO spending_windows (agent_id, spend_group)
          SELECT $1, unit FROM unnest($2::text[]) WITH ORDINALITY AS u (unit, place) ORDER BY place ON CONFLICT DO NOTHING",
@@ -21,14 +25,19 @@ pub async fn lock_windows(conn: &mut PgConnection, agent: AgentId, units: &[Stri
     .bind(units)
     .execute(&mut *conn)
     .await?;
-    sqlx::query(
+    lock_existing(conn, agent, units).await?;
+    Ok(())
+}
+
+async fn lock_existing(conn: &mut PgConnection, agent: AgentId, units: &[String]) -> Result<u64, sqlx::Error> {
+    let locked = sqlx::query(
         "SELECT 1 FROM spending_windows WHERE agent_id = $1 AND spend_group = ANY($2) ORDER BY spend_group COLLATE \"C\" FOR UPDATE",
     )
     .bind(agent)
     .bind(units)
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(locked.rows_affected())
 }
 
 /// A window as it is after ageing.
@@ -42,7 +51,8 @@ pub struct Aged {
     pub more: bool,
 }
 
-/// Entries that one statement ages out of one window: a few milliseconds, whatever has piled up.
+/// Entries that one statement ages out of one window: a few milliseconds, whatever has piled up. It stands in the statement too: of a bound
+/// that is a parameter the planner takes a tenth of all rows for granted.
 const AGEING_MAX: i64 = 1_000;
 
 /// With the windows locked: sets their clocks, each its own, and ages out the oldest entries that are 24 hours old and settled.
@@ -59,7 +69,7 @@ pub async fn age_windows(
              SELECT d.intent_id, now.unit FROM now, LATERAL (
                  SELECT intent_id FROM spends
                  WHERE agent_id = $1 AND spend_group = now.unit AND counted AND settled AND signed_at <= now.stamp - interval '24 hours'
-                 ORDER BY signed_at LIMIT $3) AS d
+                 ORDER BY signed_at LIMIT 1000) AS d
          ), aged AS (
              UPDATE spends s SET counted = false FROM due WHERE s.intent_id = due.intent_id AND s.spend_group = due.unit
              RETURNING due.unit, s.value_wei, s.fee_wei
@@ -75,7 +85,6 @@ pub async fn age_windows(
     )
     .bind(agent)
     .bind(units)
-    .bind(AGEING_MAX)
     .fetch_all(conn)
     .await?;
     rows.iter()
@@ -103,8 +112,7 @@ pub async fn age_idle_windows(pool: &PgPool) -> Result<(), sqlx::Error> {
         let unit = [unit];
         let mut more = true;
         while more {
-            let mut tx = pool.begin().await?;
-            begin_t1(&mut tx).await?;
+            let mut tx = begin_t1(pool).await?;
             lock_windows(&mut tx, agent, &unit).await?;
             more = age_windows(&mut tx, agent, &unit).await?.values().any(|aged| aged.more);
             tx.commit().await?;
@@ -126,33 +134,4 @@ pub struct Entry {
     pub sums: Window,
     /// When, by the window's clock.
     pub at: OffsetDateTime,
-}
-
-/// Records what the intent takes of each window, and the new sums. With the windows locked.
-pub async fn record_spends(conn: &mut PgConnection, new: &NewIntent<'_>, entries: &[Entry]) -> Result<(), sqlx::Error> {
-    fn each<T>(entries: &[Entry], of: impl Fn(&Entry) -> T) -> Vec<T> {
-        entries.iter().map(of).collect()
-    }
-    sqlx::query(
-        "WITH entry AS (
-             SELECT * FROM unnest($3::text[], $4::numeric[], $5::numeric[], $6::timestamptz[], $7::numeric[], $8::numeric[])
-                 AS e (unit, value_wei, fee_wei, signed_at, value_sum_wei, fee_sum_wei)
-         ), spent AS (
-             INSERT INTO spends (intent_id, agent_id, spend_group, value_wei, fee_wei, signed_at)
-             SELECT $1, $2, unit, value_wei, fee_wei, signed_at FROM entry
-         )
-         UPDATE spending_windows w SET value_sum_wei = entry.value_sum_wei, fee_sum_wei = entry.fee_sum_wei
-         FROM entry WHERE w.agent_id = $2 AND w.spend_group = entry.unit",
-    )
-    .bind(new.id)
-    .bind(new.agent_id)
-    .bind(each(entries, |entry| entry.unit.clone()))
-    .bind(each(entries, |entry| entry.value))
-    .bind(each(entries, |entry| entry.fee))
-    .bind(each(entries, |entry| entry.at))
-    .bind(each(entries, |entry| entry.sums.value_sum))
-    .bind(each(entries, |entry| entry.sums.fee_sum))
-    .execute(conn)
-    .await?;
-    Ok(())
 }

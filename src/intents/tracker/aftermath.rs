@@ -29,6 +29,13 @@ pub(super) struct Aftermath {
     pub(super) broken: Vec<String>,
 }
 
+impl Aftermath {
+    /// Whether it came out as it should.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.broken.is_empty()
+    }
+}
+
 /// Looks at the events of an intent's transaction. Most have none that concern the signer: then nothing is asked of the database.
 pub(super) async fn look(
     app: &Arc<App>,

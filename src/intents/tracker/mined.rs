@@ -11,6 +11,8 @@ use super::aftermath::{self, Aftermath};
 use super::step::{Look, TrackError};
 use super::store::{self, OpenSlot};
 use crate::chain::{Receipt, Rpc};
+use crate::telemetry::record;
+use crate::telemetry::story;
 
 /// Blocks that hold mined transactions of ours and are still there.
 pub(super) struct Standing {
@@ -39,10 +41,14 @@ pub(super) async fn settle(look: &Look<'_>, lane: Lane, latest: u64, slots: &[Op
         return Ok(false);
     }
     let receipts = receipts(look.rpc, slots).await?;
-    let (mut deep, mut moved) = (None, false);
+    let receipt_of = |slot: &OpenSlot| slot.attempts.iter().find_map(|attempt| receipts.get(&attempt.tx_hash));
+    let found: Vec<Found<'_>> =
+        slots.iter().filter_map(|slot| Some(Found::of(slot, receipt_of(slot)?, look.head.number))).collect();
+    let mut moved = settle_by_receipts(look, lane, &found).await?;
+    let mut deep = None;
     for slot in slots {
-        match slot.attempts.iter().find_map(|attempt| receipts.get(&attempt.tx_hash)) {
-            Some(receipt) => moved |= settle_by_receipt(look, slot, receipt).await?,
+        match receipt_of(slot) {
+            Some(_) => {}
             None if slot.state == SlotState::Mined => {
                 tracing::warn!(chain = %look.chain.spec().name, nonce = slot.nonce, "a mined transaction's block is gone: following it again");
                 store::record_reorg(&look.app.db, slot).await?;
@@ -83,37 +89,108 @@ async fn deep_count(look: &Look<'_>, rpc: &Rpc, lane: Lane) -> Result<u64, Track
     }
 }
 
-async fn settle_by_receipt(look: &Look<'_>, slot: &OpenSlot, receipt: &Receipt) -> Result<bool, TrackError> {
-    let Look { app, chain, head, .. } = look;
-    let is_noop = slot.attempts.iter().any(|attempt| attempt.is_noop && attempt.tx_hash == receipt.transaction_hash);
-    let outcome = match (is_noop, receipt.success) {
-        (true, _) => Outcome::Cancelled,
-        (false, true) => Outcome::Success,
-        (false, false) => Outcome::Reverted,
-    };
-    let confirmations = head.number.saturating_add(1).saturating_sub(receipt.block_number);
-    let recorded = Some((receipt.transaction_hash, receipt.block_hash, confirmations));
-    let news = slot.state != SlotState::Mined || slot.mined != recorded;
-    if news {
-        store::record_receipt(&app.db, slot, outcome, receipt, confirmations).await?;
+/// A slot of which one of our transactions is in a block.
+pub(super) struct Found<'a> {
+    pub(super) slot: &'a OpenSlot,
+    pub(super) receipt: &'a Receipt,
+    pub(super) outcome: Outcome,
+    /// Blocks on top, its own included.
+    pub(super) confirmations: u64,
+}
+
+impl<'a> Found<'a> {
+    fn of(slot: &'a OpenSlot, receipt: &'a Receipt, head: u64) -> Self {
+        let hash = receipt.transaction_hash;
+        let is_noop = slot.attempts.iter().any(|attempt| attempt.is_noop && attempt.tx_hash == hash);
+        let outcome = match (is_noop, receipt.success) {
+            (true, _) => Outcome::Cancelled,
+            (false, true) => Outcome::Success,
+            (false, false) => Outcome::Reverted,
+        };
+        Self { slot, receipt, outcome, confirmations: head.saturating_add(1).saturating_sub(receipt.block_number) }
     }
-    if confirmations < chain.spec().confirmations || !is_agreed(look, outcome, receipt).await? {
-        return Ok(news);
+
+    /// What is recorded of it: transaction, block, confirmations.
+    fn mined(&self) -> (B256, B256, u64) {
+        (self.receipt.transaction_hash, self.receipt.block_hash, self.confirmations)
     }
-    let mined = OpenSlot { state: SlotState::Mined, mined: recorded, ..slot.clone() };
+
+    /// Whether the rows do not say so yet.
+    fn is_news(&self) -> bool {
+        self.slot.state != SlotState::Mined || self.slot.mined != Some(self.mined())
+    }
+}
+
+/// Records what is in blocks, and makes final what is deep enough: all that is as it should be at once, the rest one by one. Whether any
+/// of it was news.
+async fn settle_by_receipts(look: &Look<'_>, lane: Lane, found: &[Found<'_>]) -> Result<bool, TrackError> {
+    let Look { app, chain, .. } = look;
+    let spec = chain.spec();
+    let news: Vec<&Found<'_>> = found.iter().filter(|found| found.is_news()).collect();
+    store::record_receipts(&app.db, lane, &news).await?;
+    let (mut moved, mut plain, mut failed) = (!news.is_empty(), Vec::new(), None);
+    for found in found.iter().filter(|found| found.confirmations >= spec.confirmations) {
+        match settle_unless_plain(look, found).await {
+            Ok(Settled::Plain) => plain.push(found),
+            Ok(Settled::Done(settled)) => moved |= settled,
+            // One's trouble holds up no other.
+            Err(error) => failed = Some(error),
+        }
+    }
+    let nonces = store::settle_plain(&app.db, lane, &plain).await?;
+    for found in plain.iter().filter(|found| nonces.contains(&found.slot.nonce)) {
+        tell_final(look, found.slot, found.outcome, Some(found.receipt));
+        moved = true;
+    }
+    failed.map_or(Ok(moved), Err)
+}
+
+/// What came of a look at a slot whose receipt is deep enough.
+enum Settled {
+    /// It came out as it should: all such get final together.
+    Plain,
+    /// It was looked at by itself, and whether it is final now.
+    Done(bool),
+}
+
+async fn settle_unless_plain(look: &Look<'_>, found: &Found<'_>) -> Result<Settled, TrackError> {
+    let Look { app, chain, .. } = look;
+    let Found { slot, receipt, outcome, .. } = found;
+    if !is_agreed(look, *outcome, receipt).await? {
+        return Ok(Settled::Done(false));
+    }
     let aftermath = match outcome {
         Outcome::Success => aftermath::look(app, chain.spec(), slot, receipt).await?,
         _ => Aftermath::default(),
     };
+    if aftermath.is_empty() && !outcome.releases_value() && slot.intent.is_some() {
+        return Ok(Settled::Plain);
+    }
     for rule in &aftermath.broken {
         tracing::warn!(chain = %chain.spec().name, tx_hash = %receipt.transaction_hash, "a mined transaction did what no rule allows: {rule}");
     }
-    if store::settle(&app.db, &mined, outcome, Event::Confirmed, &aftermath).await? {
-        tracing::info!(chain = %chain.spec().name, nonce = slot.nonce, tx_hash = %receipt.transaction_hash,
-            block = receipt.block_number, "final: {}", outcome.as_str());
-        return Ok(true);
+    let mined = OpenSlot { state: SlotState::Mined, mined: Some(found.mined()), ..(*slot).clone() };
+    let settled = store::settle(&app.db, &mined, *outcome, Event::Confirmed, &aftermath).await?;
+    if settled {
+        tell_final(look, slot, *outcome, Some(receipt));
     }
-    Ok(news)
+    Ok(Settled::Done(settled))
+}
+
+/// The end of a nonce: counted, and told with everything that is known of it. What its pipeline took is known to the daemon that signed it.
+fn tell_final(look: &Look<'_>, slot: &OpenSlot, outcome: Outcome, receipt: Option<&Receipt>) {
+    let spec = look.chain.spec();
+    record::transaction_final(&spec.name, outcome.as_str());
+    let intent = slot.intent.map_or_else(|| "none".to_owned(), |intent| intent.to_string());
+    let told = slot.intent.and_then(story::recall);
+    let told = told.as_ref();
+    let fee_wei = receipt.and_then(|mined| mined.effective_gas_price?.checked_mul(mined.gas_used.into()));
+    tracing::info!(intent, chain = %spec.name, address = %slot.lane.address, nonce = slot.nonce,
+        tx_hash = receipt.map(|mined| tracing::field::display(mined.transaction_hash)),
+        block = receipt.map(|mined| mined.block_number), fee_wei, attempts = slot.attempts.len(),
+        signed_s_ago = slot.age_s as u64, simulation = told.map(|told| told.simulation),
+        pipeline_ms = told.map(|told| told.total_ms), stages_ms = told.map(|told| &*told.stages_ms),
+        "final: {}", outcome.as_str());
 }
 
 /// Where there are two nodes, both must say that a payment was not made. That it was is believed of one.
@@ -147,6 +224,9 @@ async fn maybe_taken_by_others(look: &Look<'_>, slot: &OpenSlot) -> Result<bool,
         }
     }
     let settled = store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
+    if settled {
+        tell_final(look, slot, Outcome::Foreign, None);
+    }
     if settled && slot.intent.is_some() {
         tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
             "the nonce was used by a transaction that is not ours");

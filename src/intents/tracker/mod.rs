@@ -24,6 +24,7 @@ use super::frozen;
 use super::lanes::Lane;
 use crate::app::App;
 use crate::chain::{Chain, ChainId};
+use crate::telemetry::record;
 
 /// How long a daemon has a lane before another may take it. Renewed while it works.
 const LEASE_S: u64 = 15;
@@ -118,11 +119,14 @@ async fn follow(app: Arc<App>, chain_id: ChainId) {
                 }
             }
         }
-        if let Some(chain) = &chain
-            && let Err(error) = round(&app, chain, &mut last, &nudge.take()).await
-        {
-            last = Last::default();
-            tracing::warn!(chain = %chain.spec().name, "the tracker could not finish a round, it goes on: {error}");
+        if let Some(chain) = &chain {
+            let (name, began) = (&chain.spec().name, Instant::now());
+            let done = round(&app, chain, &mut last, &nudge.take()).await;
+            record::tracker_round(name, done.is_ok(), began.elapsed());
+            if let Err(error) = done {
+                last = Last::default();
+                tracing::warn!(chain = %name, "the tracker could not finish a round, it goes on: {error}");
+            }
         }
         let block_time_ms = chain.map_or(1_000, |chain| chain.spec().block_time_ms);
         let interval = match app.config.intents.tracker_interval_ms {

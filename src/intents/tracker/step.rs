@@ -53,7 +53,8 @@ pub(super) struct Look<'a> {
 
 impl Look<'_> {
     pub(super) async fn quote(&self) -> Result<FeeQuote, RpcError> {
-        self.quote.get_or_try_init(|| self.rpc.fee_quote()).await.copied()
+        let read = async || self.rpc.market().await.map(|market| market.quote);
+        self.quote.get_or_try_init(read).await.copied()
     }
 }
 

@@ -9,16 +9,14 @@ use alloy::primitives::{Address, B256};
 use sqlx::{PgPool, Row};
 
 use super::super::lanes::Lane;
-use super::super::state::{self, Event, Outcome, SlotState};
-use super::super::store::{begin_t1, fees_from, hash_from, signed};
-use super::aftermath::Aftermath;
-use crate::audit;
-use crate::chain::{ChainId, Fees, Receipt};
-use crate::db::DbError;
+use super::super::state::{self, Event, SlotState};
+use super::super::store::{fees_from, hash_from, signed};
+use super::mined::Found;
+use crate::chain::{ChainId, Fees};
 use crate::ids::{IntentId, KeyId};
 use crate::money::Wei;
-use settling::{lock_spend_windows, raise_spends, settle_spend};
 
+pub(super) use settling::{settle, settle_plain};
 pub use turns::{drop_turns, end_turns, keep_turn, open_turns, take_turns};
 
 /// Slots of a lane that one look settles, at most.
@@ -123,9 +121,14 @@ pub async fn record_depth(
     head: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE slots SET confirmations = least($4 + 1 - block_number, 2147483647)::integer
-         WHERE chain_id = $1 AND address = ANY($2) AND state = 'mined' AND block_hash = ANY($3)
-           AND $4 + 1 - block_number > confirmations",
+        "WITH held AS MATERIALIZED (
+             SELECT address, nonce FROM slots
+             WHERE chain_id = $1 AND address = ANY($2) AND state = 'mined' AND block_hash = ANY($3)
+               AND $4 + 1 - block_number > confirmations
+             ORDER BY address, nonce FOR UPDATE
+         )
+         UPDATE slots s SET confirmations = least($4 + 1 - s.block_number, 2147483647)::integer
+         FROM held WHERE s.chain_id = $1 AND s.address = held.address AND s.nonce = held.nonce",
     )
     .bind(signed(chain_id.0))
     .bind(bytes_of(lanes))
@@ -254,34 +257,45 @@ pub async fn notice(pool: &PgPool, slot: &OpenSlot, block: u64) -> Result<(), sq
     Ok(())
 }
 
-/// Records a receipt and how deep it is. Guarded by the state it was seen in: two daemons that do it write the same.
-pub async fn record_receipt(
-    pool: &PgPool,
-    slot: &OpenSlot,
-    outcome: Outcome,
-    receipt: &Receipt,
-    confirmations: u64,
-) -> Result<(), sqlx::Error> {
-    if state::next(slot.state, Event::Receipt(outcome)) != Some(SlotState::Mined) {
+/// Records receipts and how deep they are. Guarded by the state that each slot was seen in: two daemons that do it write the same. Does
+/// not wait for the disk: what is lost is read from the chain again.
+pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'_>]) -> Result<(), sqlx::Error> {
+    let of_mined =
+        |found: &&&Found<'_>| state::next(found.slot.state, Event::Receipt(found.outcome)) == Some(SlotState::Mined);
+    let found: Vec<&Found<'_>> = found.iter().filter(of_mined).copied().collect();
+    if found.is_empty() {
         return Ok(());
     }
+    fn each<'f, T>(found: &[&'f Found<'f>], of: impl Fn(&'f Found<'f>) -> T) -> Vec<T> {
+        found.iter().map(|found| of(found)).collect()
+    }
     sqlx::query(
-        "UPDATE slots SET state = 'mined', outcome = $5, mined_tx_hash = $6, block_number = $7, block_hash = $8, gas_used = $9,
-                effective_gas_price = $10, confirmations = $11, error_message = NULL,
-                noticed_block = CASE WHEN intent_id IS NULL THEN noticed_block END
-         WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND state = $4",
+        "WITH light AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)
+         ), found AS (
+             SELECT * FROM unnest($3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bigint[], $8::bytea[], $9::bigint[],
+                                  $10::numeric[], $11::integer[])
+                 AS f (nonce, seen, outcome, tx_hash, block_number, block_hash, gas_used, effective_gas_price, confirmations)
+         ), held AS MATERIALIZED (
+             SELECT nonce FROM slots, light WHERE chain_id = $1 AND address = $2 AND nonce = ANY($3) ORDER BY nonce FOR UPDATE OF slots
+         )
+         UPDATE slots s SET state = 'mined', outcome = found.outcome, mined_tx_hash = found.tx_hash, block_number = found.block_number,
+                block_hash = found.block_hash, gas_used = found.gas_used, effective_gas_price = found.effective_gas_price,
+                confirmations = found.confirmations, error_message = NULL,
+                noticed_block = CASE WHEN s.intent_id IS NULL THEN s.noticed_block END
+         FROM found JOIN held USING (nonce)
+         WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = found.nonce AND s.state = found.seen",
     )
-    .bind(signed(slot.lane.chain_id.0))
-    .bind(slot.lane.address.as_slice())
-    .bind(signed(slot.nonce))
-    .bind(slot.state)
-    .bind(outcome)
-    .bind(receipt.transaction_hash.as_slice())
-    .bind(signed(receipt.block_number))
-    .bind(receipt.block_hash.as_slice())
-    .bind(signed(receipt.gas_used))
-    .bind(receipt.effective_gas_price.map(Wei::from))
-    .bind(i32::try_from(confirmations).unwrap_or(i32::MAX))
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .bind(each(&found, |found| signed(found.slot.nonce)))
+    .bind(each(&found, |found| found.slot.state.as_str()))
+    .bind(each(&found, |found| found.outcome.as_str()))
+    .bind(each(&found, |found| found.receipt.transaction_hash.to_vec()))
+    .bind(each(&found, |found| signed(found.receipt.block_number)))
+    .bind(each(&found, |found| found.receipt.block_hash.to_vec()))
+    .bind(each(&found, |found| signed(found.receipt.gas_used)))
+    .bind(each(&found, |found| found.receipt.effective_gas_price.map(Wei::from)))
+    .bind(each(&found, |found| i32::try_from(found.confirmations).unwrap_or(i32::MAX)))
     .execute(pool)
     .await?;
     Ok(())
@@ -301,66 +315,4 @@ pub async fn record_reorg(pool: &PgPool, slot: &OpenSlot) -> Result<(), sqlx::Er
     .execute(pool)
     .await?;
     Ok(())
-}
-
-/// Makes a slot final and settles its spend: from now on the entry ages out after its 24 hours; when our own no-op took the nonce,
-/// its value is free at once. What it has taken beyond its entries counts from now on. A mined slot must still have the receipt that
-/// `slot` has. Locks the spending windows, then the slot.
-pub(super) async fn settle(
-    pool: &PgPool,
-    slot: &OpenSlot,
-    outcome: Outcome,
-    event: Event,
-    aftermath: &Aftermath,
-) -> Result<bool, DbError> {
-    if state::next(slot.state, event) != Some(SlotState::Final) {
-        return Ok(false);
-    }
-    let mut tx = pool.begin().await?;
-    begin_t1(&mut tx).await?;
-    let spend = match slot.intent {
-        Some(intent) => lock_spend_windows(&mut tx, intent, aftermath).await?,
-        None => None,
-    };
-    let done = sqlx::query(
-        "UPDATE slots SET state = 'final', outcome = $5,
-                error_message = CASE WHEN $5 = 'foreign' THEN 'the nonce was used by a transaction that is not ours'
-                                     WHEN $5 = 'cancelled' THEN 'its nonce was closed by our own no-op'
-                                     WHEN $5 = 'reverted' THEN 'the transaction reverted' END
-         WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND state = $4
-           AND (state <> 'mined' OR (mined_tx_hash = $6 AND block_hash = $7))",
-    )
-    .bind(signed(slot.lane.chain_id.0))
-    .bind(slot.lane.address.as_slice())
-    .bind(signed(slot.nonce))
-    .bind(slot.state)
-    .bind(outcome)
-    .bind(slot.mined.map(|(tx, _, _)| tx.to_vec()))
-    .bind(slot.mined.map(|(_, block, _)| block.to_vec()))
-    .execute(&mut *tx)
-    .await?
-    .rows_affected();
-    if done == 0 {
-        return Ok(false);
-    }
-    if let Some((org_id, agent_id, intent)) = spend {
-        let raised = raise_spends(&mut tx, intent, agent_id, aftermath).await?;
-        if !raised.is_empty() || !aftermath.broken.is_empty() {
-            let resource = audit::Resource::new("transaction", intent);
-            let event = audit::Event::by_system(org_id, "transaction.exceeded", resource)
-                .with("agent_id", agent_id.to_string())
-                .with("broke", aftermath.broken.clone())
-                .with("counted", raised);
-            audit::record(&mut tx, event).await?;
-        }
-        settle_spend(&mut tx, intent, outcome.releases_value()).await?;
-        let event = audit::Event::by_system(org_id, "transaction.final", audit::Resource::new("transaction", intent))
-            .with("outcome", outcome.as_str())
-            .with("agent_id", agent_id.to_string())
-            .with("chain_id", slot.lane.chain_id.0)
-            .with("nonce", slot.nonce);
-        audit::record(&mut tx, event).await?;
-    }
-    tx.commit().await?;
-    Ok(true)
 }

@@ -4,12 +4,13 @@ use alloy::primitives::Address;
 use sqlx::{FromRow, PgConnection};
 
 use super::{KeyState, ResolveError, SigningKey, Tier, choose, provision};
-use crate::access::{self, Lock, Permission, Principal, SecretPath};
+use crate::access::{self, Actor, Lock, Permission, Principal, SecretPath};
 use crate::db::DbError;
 use crate::hsm::{KeyRef, PublicKey};
 use crate::ids::{KekId, KeyId, OrgId, SecretId, VaultId};
+use crate::vaults;
 use crate::vaults::secrets::store::NewKey;
-use crate::vaults::{self, Vault};
+use crate::vaults::store::{JoinedVault, joined_vault};
 
 /// Most vaults of one agent that are looked at for one path.
 const VAULTS_MAX: i64 = 200;
@@ -141,6 +142,8 @@ struct Candidate {
     bound: bool,
     human_owned: bool,
     #[sqlx(flatten)]
+    vault: JoinedVault,
+    #[sqlx(flatten)]
     row: Row,
 }
 
@@ -164,9 +167,10 @@ pub async fn resolve(
     principal: &Principal,
     path: &SecretPath,
 ) -> Result<SigningKey, ResolveError> {
-    let candidates: Vec<Candidate> = sqlx::query_as(select!(
-        ", v.id = ANY(a.vault_ids) AS bound, v.created_by_type = 'user' AS human_owned
-         FROM signing_keys k
+    let candidates: Vec<Candidate> = sqlx::query_as(concat!(
+        select!(", v.id = ANY(a.vault_ids) AS bound, v.created_by_type = 'user' AS human_owned, "),
+        joined_vault!(),
+        " FROM signing_keys k
          JOIN secrets s ON s.id = k.secret_id AND s.deleted_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > now())
          JOIN vaults v ON v.id = k.vault_id AND v.deleted_at IS NULL
          JOIN agents a ON a.id = $3 AND a.org_id = k.org_id
@@ -184,25 +188,16 @@ pub async fn resolve(
     .map_err(DbError::from)?;
     let mut usable = Vec::new();
     for candidate in candidates {
-        if may_read(conn, principal, candidate.row.vault_id, path).await? {
-            usable.push((candidate.tier(), candidate.row.key()?));
+        let tier = candidate.tier();
+        let grants = access::store::grants(conn, principal, &candidate.vault.vault()?, Lock::None).await?;
+        if grants.check(path, Permission::Read).is_ok() {
+            usable.push((tier, candidate.row.key()?));
         }
     }
     match choose(path, usable)? {
         Some(key) => Ok(key),
         None => Err(why_none(conn, principal, path).await?),
     }
-}
-
-async fn may_read(
-    conn: &mut PgConnection,
-    principal: &Principal,
-    vault_id: VaultId,
-    path: &SecretPath,
-) -> Result<bool, DbError> {
-    let Some(vault) = vaults::store::get(conn, principal.org_id, vault_id).await? else { return Ok(false) };
-    let grants = access::store::grants(conn, principal, &vault, Lock::None).await?;
-    Ok(grants.check(path, Permission::Read).is_ok())
 }
 
 /// Why no key was found: not allowed anywhere, or nothing there that signs.
@@ -238,10 +233,8 @@ async fn why_none(conn: &mut PgConnection, principal: &Principal, path: &SecretP
 #[derive(FromRow)]
 struct Held {
     path: String,
-    vault_id: VaultId,
-    org_id: OrgId,
-    vault_name: String,
-    human_owned: bool,
+    #[sqlx(flatten)]
+    vault: JoinedVault,
 }
 
 /// Whether a key still may sign for an agent: for the transaction that signs, on its own connection. Holds the rows of the vault, the secret and
@@ -251,14 +244,16 @@ struct Held {
 /// # Errors
 /// [`ResolveError::NotActive`], [`ResolveError::Denied`], or could not be checked.
 pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) -> Result<(), ResolveError> {
-    let held: Option<Held> = sqlx::query_as(
-        "SELECT k.path, k.vault_id, k.org_id, v.name AS vault_name, v.created_by_type = 'user' AS human_owned FROM signing_keys k
+    let held: Option<Held> = sqlx::query_as(concat!(
+        "SELECT k.path, ",
+        joined_vault!(),
+        " FROM signing_keys k
          JOIN secrets s ON s.id = k.secret_id
          JOIN vaults v ON v.id = k.vault_id
          WHERE k.id = $1 AND k.org_id = $2 AND k.state = 'active' AND v.deleted_at IS NULL AND s.deleted_at IS NULL
            AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())
-         FOR SHARE OF v, s, k",
-    )
+         FOR SHARE OF v, s, k"
+    ))
     .bind(id)
     .bind(principal.org_id)
     .fetch_optional(&mut *conn)
@@ -266,11 +261,11 @@ pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) 
     .map_err(DbError::from)?;
     let Some(held) = held else { return Err(ResolveError::NotActive) };
     let path = SecretPath::parse(&held.path).map_err(|_| ResolveError::NotActive)?;
-    if provisioned::is_own(&held.vault_name, held.human_owned, &path, principal.agent_id()) {
+    let vault = held.vault.vault()?;
+    let human_owned = matches!(vault.created_by, Actor::User(_));
+    if provisioned::is_own(&vault.name, human_owned, &path, principal.agent_id()) {
         return Ok(());
     }
-    let vault: Option<Vault> = vaults::store::get(conn, held.org_id, held.vault_id).await?;
-    let vault = vault.ok_or(ResolveError::NotActive)?;
     let grants = access::store::grants(conn, principal, &vault, Lock::Share).await?;
     grants.check(&path, Permission::Read)?;
     Ok(())

@@ -116,7 +116,7 @@ async fn threat_14_a_node_that_lies_about_prices_is_held_to_the_ceiling() {
     let chain = anvil.chain_at("anvil", &proxy.url());
     let rpc = chain.rpc().await.unwrap();
     let ceilings = Ceilings { chain_wei: chain.spec().max_fee_per_gas_ceiling_wei, agent_wei: None };
-    let honest = choose(FeeRequest::default(), &rpc.fee_quote().await.unwrap(), ceilings).unwrap();
+    let honest = choose(FeeRequest::default(), &rpc.market().await.unwrap().quote, ceilings).unwrap();
     let base = 1_000_000_000;
     assert_eq!(
         honest,
@@ -138,7 +138,7 @@ async fn threat_14_a_node_that_lies_about_prices_is_held_to_the_ceiling() {
     for (method, lie) in lies {
         proxy.clear();
         proxy.on(method, lie);
-        let quote = rpc.fee_quote().await.unwrap();
+        let quote = rpc.market().await.unwrap().quote;
         let error = choose(FeeRequest::default(), &quote, ceilings).unwrap_err();
         assert!(matches!(error, FeeError::QuoteAboveCeiling { .. }), "{method}: {error:?}");
         assert!(error.to_string().starts_with("the node asks more than the ceiling"), "{error}");
@@ -146,7 +146,7 @@ async fn threat_14_a_node_that_lies_about_prices_is_held_to_the_ceiling() {
     // Numbers that fit no fee are garbage, not a saturated number.
     proxy.clear();
     proxy.on("eth_gasPrice", Act::Answer(json!(format!("{:#x}", U256::MAX))));
-    assert!(matches!(rpc.fee_quote().await, Err(RpcError::Unreachable { .. })));
+    assert!(matches!(rpc.market().await, Err(RpcError::Unreachable { .. })));
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn a_node_without_a_tip_method_or_a_base_fee_still_quotes() {
     let rpc = chain.rpc().await.unwrap();
     proxy.on("eth_maxPriorityFeePerGas", Act::error(-32601, "the method eth_maxPriorityFeePerGas does not exist"));
     proxy.on("eth_gasPrice", Act::Answer(json!("0x4a817c800"))); // 20 gwei
-    let quote = rpc.fee_quote().await.unwrap();
+    let quote = rpc.market().await.unwrap().quote;
     assert_eq!((quote.base_fee, quote.priority_fee), (Some(1_000_000_000), 19_000_000_000));
     proxy.on(
         "eth_getBlockByNumber",
@@ -181,7 +181,7 @@ async fn a_node_without_a_tip_method_or_a_base_fee_still_quotes() {
             block
         }),
     );
-    let quote = rpc.fee_quote().await.unwrap();
+    let quote = rpc.market().await.unwrap().quote;
     let ceilings = Ceilings { chain_wei: u128::MAX, agent_wei: None };
     let fees = choose(FeeRequest::default(), &quote, ceilings);
     assert_eq!(fees, Ok(Fees::Legacy { gas_price: 20_000_000_000 }));

@@ -1,7 +1,7 @@
 //! What strikes, and how it ends again.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -9,12 +9,16 @@ use serde_json::{Value, json};
 use super::random::Random;
 use super::workload::Workload;
 use super::{Arena, DAEMONS};
+use crate::harness::daemon::Daemon;
 use crate::harness::freeze::{Frozen, backends, signal_all};
 use crate::harness::pg_proxy::Fault;
 use crate::harness::rpc_proxy::Act;
 
 /// How long a held COMMIT is waited for.
 const COMMIT_COMES: Duration = Duration::from_secs(3);
+
+/// How long Postgres may take to recover from a crash.
+const RECOVERY: Duration = Duration::from_secs(60);
 
 /// What there is to draw from. Each name stands in the table.
 const KINDS: [&str; 18] = [
@@ -142,11 +146,19 @@ impl Faults {
         }
     }
 
-    /// kill -9, and another one in its place.
+    /// kill -9, and another one in its place, as a supervisor would: it starts again what cannot start while Postgres recovers.
     async fn restart(&mut self, arena: &mut Arena, workload: &Workload, index: usize) {
         arena.stack.daemons[index].kill();
         self.generation += 1;
-        let daemon = arena.stack.start_daemon(&format!("daemon-{index}-{}", self.generation)).await;
+        let (name, root) = (format!("daemon-{index}-{}", self.generation), arena.stack.install.root.clone());
+        let deadline = Instant::now() + RECOVERY;
+        let daemon = loop {
+            match Daemon::try_start(arena.stack.command(), &root, &name).await {
+                Ok(daemon) => break daemon,
+                Err((status, log)) => assert!(Instant::now() < deadline, "{name} ends with {status}:\n{log}"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        };
         workload.moved(index, &daemon.url);
         arena.stack.daemons[index] = daemon;
     }

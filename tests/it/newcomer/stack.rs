@@ -19,7 +19,7 @@ async fn the_env_file_is_private_and_everything_in_it_works() {
     let text = state.read("env");
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("export ")?.split('=').next()).collect();
     let expected = "INTENTD_URL INTENTD_USER_KEY INTENTD_USER_EMAIL INTENTD_USER_PASSWORD INTENTD_ORG_ID INTENTD_VAULT_ID \
-                    INTENTD_AGENT_ID INTENTD_AGENT_KEY INTENTD_SIGNER_ADDRESS ANVIL_RPC_URL INTENTD_SIMULATOR_URL DATABASE_URL INTENTD_PIDS";
+                    INTENTD_AGENT_ID INTENTD_AGENT_KEY INTENTD_SIGNER_ADDRESS ANVIL_RPC_URL INTENTD_SIMULATOR_URL INTENTD_METRICS_URL DATABASE_URL INTENTD_PIDS";
     assert_eq!(names.join(" "), expected);
 
     let url = state.variable("INTENTD_URL");

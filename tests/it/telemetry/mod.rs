@@ -1,0 +1,6 @@
+//! What operators see: the metrics' listener, the dashboard, log lines and traces.
+
+mod dashboards;
+mod lines;
+mod metrics;
+mod traces;
