@@ -56,14 +56,15 @@ impl Outcome {
     }
 }
 
-/// Asks with `connections` at once, which take turns among the callers, until the time is over.
+/// Asks with `connections` at once until the time is over. The callers take turns, whatever the connection.
 pub async fn run(url: &str, callers: &[Caller], connections: usize, time: Duration) -> Outcome {
     let began = Instant::now();
     let number = Arc::new(AtomicU64::new(0));
+    let callers: Arc<[Caller]> = callers.into();
     let tasks: Vec<_> = (0..connections)
-        .map(|n| {
-            let (address, caller) = (url.trim_start_matches("http://").to_owned(), callers[n % callers.len()].clone());
-            tokio::spawn(one(address, caller, Arc::clone(&number), began + time))
+        .map(|_| {
+            let address = url.trim_start_matches("http://").to_owned();
+            tokio::spawn(one(address, Arc::clone(&callers), Arc::clone(&number), began + time))
         })
         .collect();
     let mut latency = Histogram::new(3).unwrap();
@@ -80,7 +81,7 @@ pub async fn run(url: &str, callers: &[Caller], connections: usize, time: Durati
 
 async fn one(
     address: String,
-    caller: Caller,
+    callers: Arc<[Caller]>,
     number: Arc<AtomicU64>,
     until: Instant,
 ) -> (Histogram<u64>, BTreeMap<(u16, String), u64>) {
@@ -92,6 +93,7 @@ async fn one(
     tokio::spawn(connection);
     while Instant::now() < until {
         let n = number.fetch_add(1, Ordering::Relaxed);
+        let caller = &callers[n as usize % callers.len()];
         let request = Request::builder()
             .method(caller.method.clone())
             .uri((caller.path)(n))

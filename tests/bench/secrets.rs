@@ -10,6 +10,9 @@ use crate::load::Caller;
 use crate::report::Report;
 use crate::world::World;
 
+/// How many secrets are read in turn.
+const READ: u64 = 100;
+
 /// 1 KiB each, opened and sealed by the HSM's KEK.
 pub async fn measure(plan: &Plan, report: &mut Report) {
     report.part("secrets of 1 KiB");
@@ -20,9 +23,14 @@ pub async fn measure(plan: &Plan, report: &mut Report) {
     let vault = vault["id"].as_str().unwrap().to_owned();
     let body = json!({"value": "s".repeat(1024), "type": "password"}).to_string();
     let bearer = owner.bearer.clone().unwrap();
+    // What is read is written first, once.
+    for n in 0..READ {
+        let secret = json!({"value": "s".repeat(1024), "type": "password"});
+        owner.put(&format!("/v1/vaults/{vault}/secrets/bench/r-{n}"), &secret).await.expect(201);
+    }
     let at = {
         let vault = vault.clone();
-        move |n: u64| format!("/v1/vaults/{vault}/secrets/bench/s-{}", n % 1_000)
+        move |n: u64| format!("/v1/vaults/{vault}/secrets/bench/r-{}", n % READ)
     };
     let write = {
         let (vault, body) = (vault.clone(), body.clone());

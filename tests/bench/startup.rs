@@ -13,7 +13,7 @@ pub async fn measure(report: &mut Report) {
     for keys in [10, 1_000, 10_000] {
         let have = world.stack.count("SELECT count(*) FROM signing_keys").await;
         // Copies of a real row under other addresses: what a start looks at is how many there are.
-        copy_keys(&world, keys - have).await;
+        copy_keys(&world, have, keys).await;
         world.stack.daemons.clear();
         let began = Instant::now();
         world.stack.add_daemon("daemon-again").await;
@@ -21,7 +21,8 @@ pub async fn measure(report: &mut Report) {
     }
 }
 
-async fn copy_keys(world: &World, count: i64) {
+/// From `have` of them to `keys`.
+async fn copy_keys(world: &World, have: i64, keys: i64) {
     let columns: Vec<String> = sqlx::query_scalar(
         "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'signing_keys' AND is_generated = 'NEVER'",
     )
@@ -32,11 +33,13 @@ async fn copy_keys(world: &World, count: i64) {
         "id" => "gen_random_uuid()".to_owned(),
         "address" => "substring(sha256(gen_random_uuid()::text::bytea) for 20)".to_owned(),
         "path" => "k.path || '-' || n".to_owned(),
+        "version" => "n + 1".to_owned(),
         _ => format!("k.{name}"),
     };
     let values: Vec<String> = columns.iter().map(value).collect();
     let sql = format!(
-        "INSERT INTO signing_keys ({}) SELECT {} FROM (SELECT * FROM signing_keys LIMIT 1) k, generate_series(1, {count}) n",
+        "INSERT INTO signing_keys ({}) SELECT {} FROM (SELECT * FROM signing_keys WHERE version = 1 LIMIT 1) k,
+         generate_series({have} + 1, {keys}) n",
         columns.join(", "),
         values.join(", ")
     );
