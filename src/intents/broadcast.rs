@@ -64,6 +64,9 @@ pub(super) async fn send_new(
         match store::to_send(&app.db, tx_hash).await {
             Ok(ToSend::Bytes(_)) => {}
             Ok(ToSend::Held(why)) => return Err(why),
+            Ok(ToSend::Superseded) => {
+                return Ok(Sent::NotYet("not broadcast: a later transaction of ours is to take its nonce".to_owned()));
+            }
             Err(error) => {
                 return Ok(Sent::NotYet(format!("not broadcast yet, whether it is frozen is not known: {error}")));
             }

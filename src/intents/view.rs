@@ -64,7 +64,8 @@ pub fn transaction(row: &IntentRow, with_signed_tx: bool) -> Map<String, Value> 
 fn put_slot(put: &mut impl FnMut(&str, Value), slot: &SlotRow, with_signed_tx: bool) {
     put("nonce", json!(slot.nonce));
     put("tx_hash", json!(slot.tx_hash.to_string()));
-    if with_signed_tx {
+    // What a freeze holds back is not given out for others to send.
+    if with_signed_tx && slot.held.is_none() {
         put("signed_tx", json!(format!("0x{}", hex::encode(&slot.raw))));
     }
     put("broadcast_at", json!(slot.broadcast_at.map(rfc3339)));

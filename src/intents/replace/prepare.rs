@@ -15,6 +15,7 @@ use super::super::effects::Effects;
 use super::super::error::IntentError;
 use super::super::guardrails::{self, Facts, Seen};
 use super::super::proposed::Proposed;
+use super::super::state::SlotState;
 use super::super::store as rows;
 use super::rules::{self, Reason};
 use super::store::{Owner, Target};
@@ -173,8 +174,10 @@ fn choose_fees(
     let fresh = || fees::choose(FeeRequest::default(), quote, ceilings);
     Ok(match (before, reason) {
         (None, _) => fresh()?,
-        // Bytes that we do not send may be in no pool: at the ceiling, the no-op is tried all the same.
-        (Some(_), Reason::Cancel | Reason::Close) if target.standing.sign_only => {
+        // Bytes that we do not send, or that no node is known to have, may be in no pool: at the ceiling, the no-op is tried all the same.
+        (Some(_), Reason::Cancel | Reason::Close)
+            if target.standing.sign_only || target.standing.state == SlotState::Signed =>
+        {
             fees::noop_fees(before, fresh()?, ceilings.chain_wei.min(ceilings.agent_wei.unwrap_or(u128::MAX)))
         }
         (Some(before), _) => fees::bump_to(before, wanted, quote, ceilings)?,

@@ -34,15 +34,20 @@ pub enum ToSend {
     Bytes(Vec<u8>),
     /// They may not, while something is frozen; what.
     Held(String),
+    /// A later attempt of ours is to take the nonce: who has not sent these sends them no more.
+    Superseded,
 }
 
-/// The bytes of an attempt, unless a freeze holds them. They are large, so they are read only to be sent: what is asked here is true when
+/// The bytes of an attempt, unless a freeze holds them or they are not the slot's latest. They are large, so they are read only to be sent: what is asked here is true when
 /// they are.
 pub async fn to_send(pool: &PgPool, tx_hash: B256) -> Result<ToSend, sqlx::Error> {
     let row = sqlx::query(concat!(
-        "SELECT h.held, CASE WHEN h.held IS NULL THEN a.raw END AS raw
+        "SELECT h.held, CASE WHEN h.held IS NULL AND NOT l.superseded THEN a.raw END AS raw
          FROM attempts a JOIN slots s ON s.chain_id = a.chain_id AND s.address = a.address AND s.nonce = a.nonce
          LEFT JOIN intents i ON i.id = s.intent_id
+         CROSS JOIN LATERAL (SELECT EXISTS (
+             SELECT 1 FROM attempts n WHERE n.chain_id = a.chain_id AND n.address = a.address AND n.nonce = a.nonce AND n.ordinal > a.ordinal
+         ) AS superseded) AS l
          CROSS JOIN LATERAL (SELECT ",
         held!(),
         " AS held) AS h WHERE a.tx_hash = $1"
@@ -50,8 +55,9 @@ pub async fn to_send(pool: &PgPool, tx_hash: B256) -> Result<ToSend, sqlx::Error
     .bind(tx_hash.as_slice())
     .fetch_one(pool)
     .await?;
-    match row.try_get::<Option<&str>, _>("held")? {
-        Some(held) => Ok(ToSend::Held(words(held))),
-        None => Ok(ToSend::Bytes(row.try_get("raw")?)),
-    }
+    Ok(match (row.try_get::<Option<&str>, _>("held")?, row.try_get("raw")?) {
+        (Some(held), _) => ToSend::Held(words(held)),
+        (None, Some(raw)) => ToSend::Bytes(raw),
+        (None, None) => ToSend::Superseded,
+    })
 }

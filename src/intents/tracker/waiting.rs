@@ -92,7 +92,7 @@ async fn send_again(look: &Look<'_>, waiting: &[OpenSlot]) {
             let raw = match rows::to_send(&app.db, attempt.tx_hash).await {
                 Ok(ToSend::Bytes(raw)) => raw,
                 // Its nonce is known to nobody yet, and what was not sent when it was frozen is not sent now.
-                Ok(ToSend::Held(_)) => continue,
+                Ok(ToSend::Held(_) | ToSend::Superseded) => continue,
                 Err(_) => return,
             };
             let sent = broadcast::send(chain, &raw).await;

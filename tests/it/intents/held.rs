@@ -32,6 +32,9 @@ async fn assert_held(stack: &Stack, agent: &Agent, sent: &Value, scope: &str) {
         let why = text(&shown, "hold_reason");
         assert!(why.contains(&format!("its {scope} is frozen (the key leaked)")), "{why}");
     }
+    // Who has its bytes can send them.
+    let asked = format!("{}/{}?include_signed_tx=true", agent.path(), text(sent, "id"));
+    assert_eq!(agent.client.get(&asked).await.expect(200).get("signed_tx"), None);
 }
 
 #[tokio::test]
@@ -54,7 +57,13 @@ async fn threat_37_what_is_frozen_before_a_node_has_it_is_held_until_the_freeze_
     ];
     for (scope, subject) in scopes {
         proxy.on(SEND, Act::error(-32_000, "overloaded"));
-        let sent = agent.submit(pay("0.02")).await.expect(201);
+        let mut body = pay("0.02");
+        if scope == "key" {
+            // So near the ceiling that no pool which had it would take anything in its place.
+            body["max_fee_per_gas"] = json!("490000000000");
+            body["max_priority_fee_per_gas"] = json!("1000000000");
+        }
+        let sent = agent.submit(body).await.expect(201);
         assert_eq!((sent["status"].as_str(), sent.get("hold_reason")), (Some("signed"), None), "{sent}");
         let frozen = freeze(&stack, scope, subject).await;
         // What was just being sent is over.
@@ -130,6 +139,7 @@ async fn threat_37_a_freeze_that_comes_during_a_slow_commit_holds_what_that_comm
     assert_eq!(sent["status"], "signed", "{sent}");
     assert_held(&stack, &agent, &sent, "agent").await;
     assert!(text(&sent, "hold_reason").contains("agent is frozen"), "{sent}");
+    assert_eq!(sent.get("signed_tx"), None, "{sent}");
     assert!(!is_known(&stack, hash(&sent)).await);
     stack.owner.delete(&format!("/v1/freezes/{}", text(&frozen, "id"))).await.expect(204);
     assert_eq!(agent.settled(&text(&sent, "id")).await["receipt_status"], "success");
