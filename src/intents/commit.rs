@@ -123,7 +123,7 @@ async fn run_t1(app: &Arc<App>, lane: Lane, batch: Vec<Checked>) -> Result<Vec<R
             }
         }
     }
-    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason.
+    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason. It may wait for a standby.
     if let Err(cause) = t1.commit().await {
         tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
         results = ask_outcomes(app, lane, results).await;
