@@ -64,7 +64,8 @@ fn seen(reply: &Reply) -> String {
     let headers: BTreeSet<String> = reply
         .headers
         .iter()
-        .filter(|(name, _)| name.as_str() != "date")
+        // The time, and a number of the request alone, tell nothing.
+        .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
         .map(|(name, value)| format!("{name}: {value:?}"))
         .collect();
     format!("{} {headers:?} {}", reply.status, reply.body)
