@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::{NodeError, RpcError};
 use super::fees::FeeQuote;
 use super::node::Head;
-use super::rpc::{Rpc, u256};
+use super::rpc::Rpc;
 use crate::money::Wei;
 
 /// The latest block and the prices that go with it.
@@ -70,11 +70,11 @@ impl Rpc {
         let market = self.read_market(&mut answers)?;
         Ok(Account {
             market,
-            pending_nonce: self.read_number(answers.next())?,
-            latest_nonce: self.read_number(answers.next())?,
-            balance: Wei(self.read_number::<U256>(answers.next())?),
+            pending_nonce: self.number(&self.result(answers.next())?)?,
+            latest_nonce: self.number(&self.result(answers.next())?)?,
+            balance: Wei(self.number::<U256>(&self.result(answers.next())?)?),
             has_code: match code_at {
-                Some(_) => Some(!self.read_result::<Bytes>(answers.next(), "the code is not hex")?.is_empty()),
+                Some(_) => Some(!self.read::<Bytes>(self.result(answers.next())?, "the code is not hex")?.is_empty()),
                 None => None,
             },
         })
@@ -82,10 +82,10 @@ impl Rpc {
 
     fn read_market(&self, answers: &mut impl Iterator<Item = Answer>) -> Result<Market, RpcError> {
         let head = self.read_head(self.result(answers.next())?)?;
-        let gas_price: u128 = self.read_number(answers.next())?;
+        let gas_price: u128 = self.number(&self.result(answers.next())?)?;
         let tip = match answers.next() {
             Some(Err(_)) => None,
-            tip => Some(self.read_number(tip)?),
+            tip => Some(self.number(&self.result(tip)?)?),
         };
         let above_base = gas_price.saturating_sub(head.base_fee.unwrap_or_default());
         let quote = FeeQuote { base_fee: head.base_fee, gas_price, priority_fee: tip.unwrap_or(above_base) };
@@ -94,18 +94,5 @@ impl Rpc {
 
     fn result(&self, answer: Option<Answer>) -> Result<Value, RpcError> {
         answer.unwrap_or(Ok(Value::Null)).map_err(|error| self.node(error))
-    }
-
-    fn read_number<T: TryFrom<U256>>(&self, answer: Option<Answer>) -> Result<T, RpcError> {
-        let number = u256(&self.result(answer)?).and_then(|number| T::try_from(number).ok());
-        number.ok_or_else(|| self.garbage("not a number, or one beyond all reason"))
-    }
-
-    fn read_result<T: serde::de::DeserializeOwned>(
-        &self,
-        answer: Option<Answer>,
-        otherwise: &'static str,
-    ) -> Result<T, RpcError> {
-        serde_json::from_value(self.result(answer)?).map_err(|_| self.garbage(otherwise))
     }
 }

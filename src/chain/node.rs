@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::answers::{self, SendOutcome};
-use super::error::{RpcError, Unreachable};
+use super::error::RpcError;
 use super::rpc::{Rpc, u256};
 use super::tx::UnsignedTx;
 use crate::money::Wei;
@@ -226,12 +226,8 @@ impl Rpc {
     /// # Errors
     /// [`RpcError`], when any of them has no usable answer.
     pub async fn quantities(&self, calls: &[(&str, Value)]) -> Result<Vec<u64>, RpcError> {
-        let number = |answer: Value| u256(&answer).and_then(|number| u64::try_from(number).ok());
         let answers = self.batch(calls).await?;
-        let read = answers.into_iter().map(|answer| {
-            number(answer.map_err(|error| self.node(error))?)
-                .ok_or_else(|| self.garbage("not a number, or one beyond all reason"))
-        });
+        let read = answers.into_iter().map(|answer| self.number(&answer.map_err(|error| self.node(error))?));
         read.collect()
     }
 
@@ -270,12 +266,16 @@ impl Rpc {
     }
 
     async fn quantity<T: TryFrom<U256>>(&self, method: &'static str, params: Value) -> Result<T, RpcError> {
-        let answer = self.request(method, params).await?;
-        let number = u256(&answer).and_then(|number| T::try_from(number).ok());
-        number.ok_or_else(|| self.unreachable(Unreachable::Garbage("not a number, or one beyond all reason")))
+        self.number(&self.request(method, params).await?)
     }
 
-    fn read<T: DeserializeOwned>(&self, answer: Value, otherwise: &'static str) -> Result<T, RpcError> {
+    /// A hex quantity that fits.
+    pub(super) fn number<T: TryFrom<U256>>(&self, answer: &Value) -> Result<T, RpcError> {
+        let number = u256(answer).and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| self.garbage("not a number, or one beyond all reason"))
+    }
+
+    pub(super) fn read<T: DeserializeOwned>(&self, answer: Value, otherwise: &'static str) -> Result<T, RpcError> {
         serde_json::from_value(answer).map_err(|_| self.garbage(otherwise))
     }
 
