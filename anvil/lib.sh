@@ -87,10 +87,13 @@ find_missing() {
     has_anvil || need 'has npm' 'npm' 'npm (brings anvil, the local chain)'
     [ -n "$for_tests" ] || return 0
     need has_python 'python3-venv' 'Python 3.11 or later with venv (existing clients run in it)'
+    need has_pgbouncer 'pgbouncer' 'pgbouncer (in front of Postgres; its own service stays off)'
     need has_nginx 'nginx' 'nginx (a gateway before the daemon; its own service stays off)'
 }
 
 has_python() { python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+has_pgbouncer() { any_file /usr/sbin/pgbouncer /usr/bin/pgbouncer /opt/homebrew/bin/pgbouncer; }
 
 has_nginx() { has nginx || any_file /usr/sbin/nginx /opt/homebrew/bin/nginx /usr/local/bin/nginx; }
 
@@ -108,7 +111,7 @@ install_system() {
     if has apt-get; then
         install_debian
     elif has brew; then
-        die "please run \`brew install postgresql@17 softhsm node curl python nginx\` (and \`xcode-select --install\` for the compiler), then this again"
+        die "please run \`brew install postgresql@17 softhsm node curl python nginx pgbouncer\` (and \`xcode-select --install\` for the compiler), then this again"
     else
         die "please install the above with your system's package manager (on Debian:$missing), then run this again"
     fi
@@ -124,6 +127,13 @@ install_debian() {
     fi
     say "installing with apt-get${as_root:+ (by sudo)}:$missing"
     $as_root apt-get -qq update || say "apt-get update failed; going on with the package lists that are there"
+    case $missing in
+    *pgbouncer*)
+        # The package would start a pooler of its own, which nobody here uses.
+        masked=/etc/systemd/system/pgbouncer.service
+        [ ! -d "${masked%/*}" ] || [ -e "$masked" ] || [ -L "$masked" ] || $as_root ln -s /dev/null "$masked"
+        ;;
+    esac
     case $missing in
     *nginx*)
         missing=$(printf '%s' "$missing" | sed 's/ nginx//')

@@ -103,7 +103,7 @@ fn hsm_config(config: &Config) -> anyhow::Result<&HsmConfig> {
 async fn database(config: &Config) -> anyhow::Result<PgPool> {
     let url =
         config.database.url.as_ref().context("no database is configured: set database.url (INTENTD_DATABASE_URL)")?;
-    let pool = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
+    let (pool, _) = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
     db::migrate(&pool).await.context("cannot bring the database to this binary's schema")?;
     Ok(pool)
 }

@@ -1,6 +1,6 @@
 //! What every request needs: the pool, the HSM, the chains, and the running tasks.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ pub struct App {
     pub config: Config,
     /// Everything durable.
     pub db: PgPool,
+    /// Which of the database's servers the pool is on.
+    pub primary: Arc<crate::db::Primary>,
     /// The keys.
     pub hsm: Hsm,
     /// The chains.

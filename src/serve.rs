@@ -53,6 +53,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let url = served_url(&app.config, address);
     let _ = app.served_at.set(url.clone());
     crate::vaults::cmek::end_all_abandoned(&app).await.context("cannot use the database")?;
+    let (primary, pool) = (Arc::clone(&app.primary), app.db.clone());
+    let until = app.stopping.clone();
+    app.tasks.spawn(async move { primary.keep(pool, until).await });
     tracker::start(&app);
     keks::start(&app);
     if let Some(metrics) = metrics {
@@ -112,10 +115,10 @@ async fn start(config: Config) -> anyhow::Result<Arc<App>> {
     let (Some(url), Some(hsm_config)) = (&config.database.url, &config.hsm) else {
         bail!("the configuration is not complete")
     };
-    let pool = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
+    let (pool, primary) = db::connect(&config.database, url.expose()).await.context("cannot use the database")?;
     db::migrate(&pool).await.context("cannot bring the database to this binary's schema")?;
     let hsm = Hsm::start(hsm_config).await.context("cannot use the HSM")?;
-    let app = assemble(config, chains, simulators, pool, hsm.clone()).await;
+    let app = assemble(config, chains, simulators, (pool, primary), hsm.clone()).await;
     if app.is_err()
         && let Err(error) = hsm.shutdown().await
     {
@@ -129,7 +132,7 @@ async fn assemble(
     config: Config,
     chains: Chains,
     simulators: Simulators,
-    pool: db::Pool,
+    (pool, primary): (db::Pool, Arc<db::Primary>),
     hsm: Hsm,
 ) -> anyhow::Result<Arc<App>> {
     let daemon_id = DaemonId::random();
@@ -153,6 +156,7 @@ async fn assemble(
         issuers: Issuers::new(outbound.clone()),
         outbound,
         db: pool,
+        primary,
         hsm,
         chains,
         simulators,

@@ -1,8 +1,12 @@
 //! Postgres: the one pool, migrations, and what a database error means.
 
+mod line;
 mod numeric;
+mod pooled;
+mod primary;
 mod sealed;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +17,7 @@ use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool};
 use crate::config::Secret;
 use crate::telemetry::record;
 
+pub use primary::Primary;
 pub use sealed::SealedColumns;
 
 /// The pool of this process.
@@ -34,13 +39,14 @@ pub const QUIET: &str = "sqlx::postgres::notice=warn";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DbConfig {
-    /// `postgres://user:password@host/database`. Environment: `INTENTD_DATABASE_URL`.
+    /// `postgres://user:password@host/database`; a primary and its standbys as several of them with commas, in any order. Environment:
+    /// `INTENTD_DATABASE_URL`.
     pub url: Option<Secret>,
     /// Most connections of this process.
     pub max_connections: u32,
     /// How long a request waits for a connection before it is answered 503, in milliseconds.
     pub acquire_timeout_ms: u64,
-    /// Prepared statements kept per connection. 0 behind pgbouncer in transaction mode.
+    /// Prepared statements kept per connection.
     pub statement_cache: usize,
 }
 
@@ -65,6 +71,9 @@ pub enum DbError {
     /// A bug, or a database that does not fit this binary.
     #[error("the database refused a statement")]
     Internal(#[source] sqlx::Error),
+    /// What answers is not what this binary can work with; why, and what to do.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 impl From<sqlx::Error> for DbError {
@@ -76,7 +85,7 @@ impl From<sqlx::Error> for DbError {
             Self::Unavailable(_) => record::db_error("unavailable"),
             Self::Busy(_) => record::db_error("busy"),
             Self::Internal(_) => record::db_error("internal"),
-            Self::Duplicate(_) => {}
+            Self::Duplicate(_) | Self::Unfit(_) => {}
         }
         error
     }
@@ -106,30 +115,48 @@ impl DbError {
     }
 }
 
-/// Opens the pool. Connections wait at most `acquire_timeout_ms`; every session has a statement time-out as a backstop.
+/// Opens the pool, on the primary. Connections wait at most `acquire_timeout_ms`; every session has a statement time-out as a backstop (which
+/// no longer counts when a COMMIT waits for a standby), and commits only what is stored. Where `url` lists several servers,
+/// [`Primary::keep`] moves the pool when another one becomes the primary.
 ///
 /// # Errors
-/// When the URL cannot be read or the server cannot be reached.
-pub async fn connect(config: &DbConfig, url: &str) -> Result<PgPool, DbError> {
-    let options: PgConnectOptions = url.parse().map_err(DbError::from)?;
-    let options = options
-        .application_name("intentd")
-        .statement_cache_capacity(config.statement_cache)
-        .options([("statement_timeout", "15s"), ("idle_in_transaction_session_timeout", "20s"), ("jit", "off")])
-        .log_statements(tracing::log::LevelFilter::Trace)
-        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2));
+/// When a URL cannot be read, no primary can be reached, or what is reached is a pooler that statements do not work through.
+pub async fn connect(config: &DbConfig, url: &str) -> Result<(PgPool, Arc<Primary>), DbError> {
+    let prepare = |options: PgConnectOptions| {
+        options
+            .application_name("intentd")
+            .statement_cache_capacity(config.statement_cache)
+            // Floats are read as bits; and poolers refuse parameters at the start that they do not know.
+            .extra_float_digits(None)
+            .log_statements(tracing::log::LevelFilter::Trace)
+            .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2))
+    };
+    let acquire_timeout = Duration::from_millis(config.acquire_timeout_ms);
+    let primary = Arc::new(Primary::new(url, prepare)?);
+    primary.find(acquire_timeout).await?;
+    let admitting = Arc::clone(&primary);
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
-        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+        .acquire_timeout(acquire_timeout)
         .test_before_acquire(true)
-        .connect_with(options.clone())
+        .after_connect(move |conn, _| {
+            let primary = Arc::clone(&admitting);
+            Box::pin(async move { primary.admit(conn).await })
+        })
+        .connect_with(primary.options())
         .await;
     match pool {
-        Ok(pool) => Ok(pool),
+        Ok(pool) => {
+            pooled::check(&primary.options()).await?;
+            Ok((pool, primary))
+        }
         // The pool tries for as long as it may and does not say what it met: ask once more, for the cause.
         Err(timed_out @ sqlx::Error::PoolTimedOut) => {
-            let once = tokio::time::timeout(Duration::from_secs(1), PgConnection::connect_with(&options)).await;
-            Err(once.ok().and_then(Result::err).unwrap_or(timed_out).into())
+            let once = tokio::time::timeout(Duration::from_secs(1), async {
+                let mut conn = PgConnection::connect_with(&primary.options()).await?;
+                primary.admit(&mut conn).await
+            });
+            Err(once.await.ok().and_then(Result::err).unwrap_or(timed_out).into())
         }
         Err(error) => Err(error.into()),
     }

@@ -21,11 +21,14 @@ pub fn routes() -> Routes {
     Routes::new().route("/v1/health", get(health, docs::health())).route("/v1/health/hsm", get(hsm, docs::hsm()))
 }
 
-/// 200 always while the process serves; `degraded` when the database or the HSM does not answer.
+/// 200 always while the process serves; `degraded` when the database or the HSM does not answer, or the database stores nothing.
 async fn health(State(app): State<Arc<App>>, peer: Peer) -> Result<Response, Problem> {
     app.limits.check_peer(peer.0)?;
     let ping = tokio::time::timeout(Duration::from_secs(2), crate::db::ping(&app.db));
     let database = matches!(ping.await, Ok(Ok(())));
+    // Every daemon reports itself at each of these looks.
+    let reports = Duration::from_millis(app.config.keks.poll_ms) * 3 + Duration::from_secs(5);
+    let database = database && app.primary.wrote_within(reports);
     let hsm = app.hsm.health().await;
     let healthy = database && hsm.status == HsmStatus::Ok;
     Ok(Json(json!({

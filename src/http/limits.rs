@@ -38,6 +38,8 @@ pub struct LimitsConfig {
     pub principal_burst: u32,
     /// Requests of one principal that are served at once.
     pub principal_concurrency: u32,
+    /// … and of all principals: beyond it 503, at once.
+    pub concurrency: u32,
     /// Connections at once, of all addresses.
     pub connections: u32,
     /// … and of one address, unless it is a trusted proxy's.
@@ -65,6 +67,7 @@ impl Default for LimitsConfig {
             principal_per_second: 2_000,
             principal_burst: 4_000,
             principal_concurrency: 512,
+            concurrency: 2_048,
             connections: 4_096,
             connections_per_address: 512,
             idle_s: 30,
@@ -86,6 +89,7 @@ impl LimitsConfig {
             ("limits.principal_per_second", self.principal_per_second),
             ("limits.principal_burst", self.principal_burst),
             ("limits.principal_concurrency", self.principal_concurrency),
+            ("limits.concurrency", self.concurrency),
             ("limits.auth_per_second", self.auth_per_second),
             ("limits.auth_burst", self.auth_burst),
             ("limits.connections", self.connections),
@@ -108,6 +112,8 @@ pub struct Limits {
     /// Requests that are being served, by principal; one without any has no entry.
     in_flight: Arc<Mutex<HashMap<Uuid, u32>>>,
     in_flight_max: u32,
+    /// Places that are left, of all principals.
+    places: Arc<Semaphore>,
     /// What is left for bodies, in KiB.
     body_memory: Arc<Semaphore>,
 }
@@ -121,6 +127,7 @@ pub struct Held(Option<OwnedSemaphorePermit>);
 pub struct Place {
     id: Uuid,
     in_flight: Arc<Mutex<HashMap<Uuid, u32>>>,
+    _of_all: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
@@ -151,6 +158,7 @@ impl Limits {
             known: Mutex::new(LruCache::new(KNOWN_MAX)),
             in_flight: Arc::default(),
             in_flight_max: config.principal_concurrency,
+            places: Arc::new(Semaphore::new(config.concurrency as usize)),
             body_memory: Arc::new(Semaphore::new(config.body_memory_mib as usize * 1024)),
         }
     }
@@ -234,20 +242,24 @@ impl Limits {
     }
 
     /// A request of an authenticated principal, which takes a place until it is served: slow requests of one principal leave room for
-    /// everybody else's.
+    /// everybody else's, and what is past the daemon's capacity does not pile up behind it.
     ///
     /// # Errors
-    /// 429 with `Retry-After`.
+    /// 429, or 503 when all places are taken, with `Retry-After`.
     pub fn admit(&self, id: Uuid) -> Result<Place, Problem> {
         check(&self.principal, &id, "requests by this principal")?;
         let mut in_flight = locked(&self.in_flight);
-        let count = in_flight.entry(id).or_default();
-        if *count >= self.in_flight_max {
+        let count = in_flight.get(&id).copied().unwrap_or_default();
+        if count >= self.in_flight_max {
             return Err(too_many("requests by this principal at once", Duration::from_secs(1)));
         }
-        *count += 1;
+        let Ok(of_all) = Arc::clone(&self.places).try_acquire_owned() else {
+            let wait = "this daemon is serving as many requests as it can: try again in 1 s";
+            return Err(Problem::unavailable(wait, 1));
+        };
+        in_flight.insert(id, count + 1);
         drop(in_flight);
-        Ok(Place { id, in_flight: Arc::clone(&self.in_flight) })
+        Ok(Place { id, in_flight: Arc::clone(&self.in_flight), _of_all: of_all })
     }
 }
 

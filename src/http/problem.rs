@@ -149,7 +149,7 @@ impl From<crate::db::DbError> for Problem {
                 Self::unavailable(error.to_string(), 1)
             }
             DbError::Duplicate(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
-            DbError::Internal(_) => Self::internal(&error),
+            DbError::Internal(_) | DbError::Unfit(_) => Self::internal(&error),
         }
     }
 }

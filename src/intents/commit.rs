@@ -101,7 +101,7 @@ async fn commit_batch(
             return Err(error);
         }
     };
-    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason.
+    // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason. It may wait for a standby.
     let Err(cause) = stage(Stage::Commit, t1.commit()).await else {
         return Ok(committed.into_iter().map(Ok).collect());
     };

@@ -176,7 +176,10 @@ async fn watch(app: &App, seen: &mut Option<Vec<Kek>>) -> Result<(), KekError> {
         Some(note) => tracing::debug!("{note}"),
         None => app.kek_look.set(began),
     }
-    Ok(store::report(&app.db, &myself(&app.hsm, app.daemon_id, note)).await?)
+    let reporting = Instant::now();
+    store::report(&app.db, &myself(&app.hsm, app.daemon_id, note)).await?;
+    app.primary.wrote(reporting);
+    Ok(())
 }
 
 /// A new key that this daemon has not found yet.

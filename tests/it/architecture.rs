@@ -145,6 +145,21 @@ fn statements_are_in_stores() {
 }
 
 #[test]
+fn threat_40_nothing_lowers_what_a_commit_waits_for() {
+    let sets = |source: &Source| source.path == "src/db/primary.rs";
+    let others = [
+        ("src/dev/postgres.rs", "starts a server"),
+        ("src/intents/store.rs", "T1 does not rely on what a pooler kept of its session"),
+        ("src/intents/store/claims.rs", "a claim that is lost stops its T1, which looks for it"),
+        ("src/intents/store/slots.rs", "what is not known to be sent is sent again"),
+        ("src/intents/tracker/store.rs", "receipts are read again from the chain"),
+    ];
+    only_in("synchronous_commit", sets, &others);
+    // Postgres calls a COMMIT that is cancelled while it waits for a standby a success.
+    only_in("pg_cancel_backend", |_| false, &[]);
+}
+
+#[test]
 fn the_audit_trail_is_written_in_one_place() {
     // What tells others of events, as webhooks do, reads them.
     for source in sources_in("src").iter().filter(|source| !source.under("audit/store")) {

@@ -3,6 +3,7 @@
 
 mod access;
 mod agents;
+mod arbitrary;
 mod architecture;
 mod audit;
 mod chain;
@@ -20,6 +21,7 @@ mod newcomer;
 mod openapi;
 mod orgs;
 mod platform;
+mod scale;
 mod sharing;
 mod simulate;
 mod telemetry;

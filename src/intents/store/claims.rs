@@ -66,6 +66,9 @@ pub async fn claim(
         None => dead && (same || expired),
     };
     if !take_over {
+        // The lock of the row is a write, which this commit stores behind whatever completed the claim: a server that recovered shows what its
+        // standby may not have, and a replay is an acknowledgement.
+        tx.commit().await?;
         return Ok(match completed {
             Some(_) | None if !same => Claim::Mismatch,
             Some(intent) => Claim::Done(intent),

@@ -215,7 +215,8 @@ pub async fn freeze_lane(conn: &mut PgConnection, lane: Lane, next: u64, reason:
 }
 
 /// Whether the intent is there, asked in a way that waits for a commit still under way: that transaction holds the lane's row, or,
-/// for a lane's first nonce, has inserted it (which is not visible yet, but an insert of the same key waits for it). Writes nothing.
+/// for a lane's first nonce, has inserted it (which is not visible yet, but an insert of the same key waits for it). An intent that is there
+/// is said to be once this transaction has committed behind it: a server that recovered shows what its standby may not have.
 ///
 /// # Errors
 /// When the lane cannot be locked in time: then the outcome is unknown.
@@ -223,7 +224,11 @@ pub async fn settled_outcome(pool: &PgPool, lane: Lane, intent: IntentId) -> Res
     let mut tx = begin_t1(pool).await?;
     lock_lane(&mut tx, lane).await?;
     let row = sqlx::query("SELECT 1 FROM intents WHERE id = $1").bind(intent).fetch_optional(&mut *tx).await?;
-    tx.rollback().await?;
+    if row.is_some() {
+        tx.commit().await?
+    } else {
+        tx.rollback().await?
+    }
     Ok(row.is_some())
 }
 

@@ -60,6 +60,8 @@ pub struct OpenSlot {
     pub age_s: f64,
     /// Seconds since its bytes were last sent, if they were.
     pub sent_s_ago: Option<f64>,
+    /// What a node said last of its bytes is that it has them.
+    pub is_taken: bool,
     /// Where it was noticed that others use the nonce, or left it out.
     pub noticed_block: Option<u64>,
     /// The recorded receipt: transaction, block, confirmations.
@@ -159,6 +161,7 @@ pub async fn slots_of(
     let rows = sqlx::query(
         "SELECT nonce, state, intent_id, key_id, sign_only, noticed_block, mined_tx_hash, block_hash, confirmations, class, last_nonce,
                 coalesce(no_bump_before > clock_timestamp(), false) AS bump_is_put_off,
+                last_sent_at IS NOT NULL AND error_message IS NULL AS is_taken,
                 extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s,
                 extract(epoch FROM clock_timestamp() - last_sent_at)::float8 AS sent_s_ago
          FROM (
@@ -200,6 +203,7 @@ pub async fn slots_of(
             sign_only: row.try_get("sign_only")?,
             age_s: row.try_get("age_s")?,
             sent_s_ago: row.try_get("sent_s_ago")?,
+            is_taken: row.try_get("is_taken")?,
             noticed_block: row.try_get::<Option<i64>, _>("noticed_block")?.map(i64::unsigned_abs),
             mined,
             bump_is_put_off: row.try_get("bump_is_put_off")?,

@@ -56,8 +56,8 @@ async fn close_abandoned(look: &Look<'_>, slots: &LaneSlots, pending: u64) {
     }
 }
 
-/// Raises the fee of a lane's first unmined slot, when it has waited long and the market asks for more than it pays: within the ceilings
-/// and the agent's own rules, and not more often than the chain's table says.
+/// Raises the fee of a lane's first unmined slot, when it has waited long and the market asks for more than it pays, or a node that has its
+/// bytes does not count them: within the ceilings and the agent's own rules, and not more often than the chain's table says.
 async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
     let Look { app, chain, .. } = look;
     let spec = chain.spec();
@@ -68,7 +68,12 @@ async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
         return Ok(());
     }
     if !fees::is_below_market(fees, &look.quote().await?) {
-        return Ok(());
+        // A node that says "already known" and would not mine them next has them where nothing gets them out but other bytes for the nonce.
+        if !slot.is_taken || look.rpc.pending_nonce(slot.lane.address).await? > slot.nonce {
+            return Ok(());
+        }
+        tracing::warn!(chain = %spec.name, address = %slot.lane.address, nonce = slot.nonce,
+            "a node has these bytes and does not count them: its price is raised, which is the only way to send it others");
     }
     if let Err(error) = replace::by_daemon(app, chain, slot.lane, slot.nonce, Reason::Bump).await {
         tracing::warn!(chain = %spec.name, address = %slot.lane.address, nonce = slot.nonce,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::faults::Faults;
 use super::workload::{Attempt, Known};
-use super::{Arena, TIGHT_LIMIT};
+use super::{Field, TIGHT_LIMIT};
 use crate::harness::stack::{TO, until};
 
 /// By when everything must have come to its end.
@@ -47,7 +47,7 @@ struct Row {
 }
 
 /// Waits until every nonce is settled, then compares.
-pub async fn settle_and_compare(arena: &Arena, attempts: &[Attempt]) -> Verdict {
+pub async fn settle_and_compare(arena: &Field, attempts: &[Attempt]) -> Verdict {
     let mut verdict = Verdict::default();
     close_tails(arena).await;
     settle(arena, &mut verdict).await;
@@ -68,7 +68,7 @@ pub async fn settle_and_compare(arena: &Arena, attempts: &[Attempt]) -> Verdict 
 }
 
 /// Bytes that were only signed are closed when a later transaction of the key waits for them: here is one.
-async fn close_tails(arena: &Arena) {
+async fn close_tails(arena: &Field) {
     for agent in &arena.agents[1..] {
         let agent = agent.at(&arena.stack.daemons[0].url);
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -82,7 +82,7 @@ async fn close_tails(arena: &Arena) {
     }
 }
 
-async fn settle(arena: &Arena, verdict: &mut Verdict) {
+async fn settle(arena: &Field, verdict: &mut Verdict) {
     let open = "SELECT count(*) FROM slots s WHERE state <> 'final' AND NOT (sign_only AND NOT EXISTS (
                     SELECT 1 FROM slots l WHERE l.chain_id = s.chain_id AND l.address = s.address AND l.nonce > s.nonce AND NOT l.sign_only))";
     let deadline = Instant::now() + SETTLED_WITHIN;
@@ -98,6 +98,10 @@ async fn settle(arena: &Arena, verdict: &mut Verdict) {
                 format!("nonce {nonce} of {} is {state} ({})", Address::from_slice(&address), error.unwrap_or_default())
             };
             verdict.open.extend(left.into_iter().map(name));
+            // Whether it is the node that keeps them.
+            verdict
+                .open
+                .push(format!("the node's pool: {}", arena.stack.chain().request("txpool_inspect", json!([])).await));
             return;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -105,7 +109,7 @@ async fn settle(arena: &Arena, verdict: &mut Verdict) {
 }
 
 /// What every recipient has, against what was promised.
-async fn money(arena: &Arena, attempts: &[Attempt], rows: &[Row], verdict: &mut Verdict) {
+async fn money(arena: &Field, attempts: &[Attempt], rows: &[Row], verdict: &mut Verdict) {
     let mut by_recipient: BTreeMap<Address, Vec<&Row>> = BTreeMap::new();
     for row in rows {
         by_recipient.entry(Address::from_slice(&row.to_address)).or_default().push(row);
@@ -172,7 +176,7 @@ async fn money(arena: &Arena, attempts: &[Attempt], rows: &[Row], verdict: &mut 
 }
 
 /// Contiguous slots, and as many on the chain.
-async fn nonces(arena: &Arena, verdict: &mut Verdict) {
+async fn nonces(arena: &Field, verdict: &mut Verdict) {
     for signer in arena.agents.iter().map(|agent| agent.signer).collect::<BTreeSet<_>>() {
         let slots = arena.stack.slots(8453, signer).await;
         let expected: Vec<u64> = (0..slots.len() as u64).collect();
@@ -190,7 +194,7 @@ async fn nonces(arena: &Arena, verdict: &mut Verdict) {
 }
 
 /// Every signature has its entry, and running sums are those of their entries.
-async fn windows(arena: &Arena, verdict: &mut Verdict) {
+async fn windows(arena: &Field, verdict: &mut Verdict) {
     let without = "SELECT count(*) FROM intents i JOIN slots s ON s.intent_id = i.id
                    WHERE NOT EXISTS (SELECT 1 FROM spends p WHERE p.intent_id = i.id
                                      AND (p.value_wei = i.value_wei OR s.outcome = 'cancelled' AND p.value_wei = 0))";
@@ -212,7 +216,7 @@ async fn windows(arena: &Arena, verdict: &mut Verdict) {
 }
 
 /// Every intent and every end has its event, and none is altered.
-async fn audit(arena: &Arena, verdict: &mut Verdict) {
+async fn audit(arena: &Field, verdict: &mut Verdict) {
     for (what, sql) in [
         (
             "signed without an event",

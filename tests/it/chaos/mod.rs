@@ -5,10 +5,11 @@
 //! same again (the machine's own timing is not part of it). Without further words it lasts three minutes, in the suite.
 
 mod faults;
-mod ledger;
-mod random;
-mod workload;
+pub mod ledger;
+pub mod random;
+pub mod workload;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,36 +33,16 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
-/// What is under attack.
-pub struct Arena {
+/// What is compared at the end.
+pub struct Field {
     pub stack: Stack,
-    pub pg: PgProxy,
-    pub rpc: RpcProxy,
+    /// The first has [`TIGHT_LIMIT`].
     pub agents: Vec<Agent>,
 }
 
-impl Arena {
-    async fn set() -> Self {
-        let rpc = RpcProxy::start("http://127.0.0.1:1");
-        let env = [
-            ("INTENTD_CLAIM_LEASE_S", "2"),
-            ("INTENTD_FOREIGN_FILL_BLOCKS", "3"),
-            ("INTENTD_DATABASE_MAX_CONNECTIONS", "12"),
-        ];
-        let options = Options {
-            daemons: 0,
-            rpc_urls: [("base", rpc.url())].into(),
-            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-            postgres: vec!["max_connections=100"],
-            anvil: |_, anvil| anvil.block_time_s = Some(1),
-            confirmations: 5,
-            sign_only_ttl_s: 5,
-            ..Options::default()
-        };
-        let mut stack = Stack::with(options).await;
-        rpc.forward_to(&stack.chain().url());
-        let pg = PgProxy::start(stack.postgres.socket(), intentd::dev::postgres::NAME).await;
-        stack.options.database_url = Some(pg.url());
+impl Field {
+    /// With all daemons running.
+    pub async fn of(mut stack: Stack) -> Self {
         for index in 0..DAEMONS {
             stack.add_daemon(&format!("daemon-{index}")).await;
         }
@@ -74,7 +55,60 @@ impl Arena {
             stack.agent_with_key(json!({"tx_daily_limit_eth": "500"}), &shared).await,
             stack.agent_with_key(json!({}), &shared).await,
         ];
-        Self { stack, pg, rpc, agents }
+        Self { stack, agents }
+    }
+
+    /// What its stack is made of: three daemons will be added.
+    pub fn options() -> Options {
+        let env = [
+            ("INTENTD_CLAIM_LEASE_S", "2"),
+            ("INTENTD_FOREIGN_FILL_BLOCKS", "3"),
+            ("INTENTD_DATABASE_MAX_CONNECTIONS", "12"),
+        ];
+        Options {
+            daemons: 0,
+            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            postgres: vec!["max_connections=100"],
+            anvil: |_, anvil| anvil.block_time_s = Some(1),
+            confirmations: 5,
+            sign_only_ttl_s: 5,
+            // anvil keeps for ever what comes out of order while it mines: only other bytes for the nonce get a lane going again.
+            chain_toml: "bump_after_s = 8\nbump_max = 24",
+            ..Options::default()
+        }
+    }
+}
+
+/// What is under attack.
+pub struct Arena {
+    field: Field,
+    pub pg: PgProxy,
+    pub rpc: RpcProxy,
+}
+
+impl Deref for Arena {
+    type Target = Field;
+
+    fn deref(&self) -> &Field {
+        &self.field
+    }
+}
+
+impl DerefMut for Arena {
+    fn deref_mut(&mut self) -> &mut Field {
+        &mut self.field
+    }
+}
+
+impl Arena {
+    async fn set() -> Self {
+        let rpc = RpcProxy::start("http://127.0.0.1:1");
+        let options = Options { rpc_urls: [("base", rpc.url())].into(), ..Field::options() };
+        let mut stack = Stack::with(options).await;
+        rpc.forward_to(&stack.chain().url());
+        let pg = PgProxy::start(stack.postgres.socket(), intentd::dev::postgres::NAME).await;
+        stack.options.database_url = Some(pg.url());
+        Self { field: Field::of(stack).await, pg, rpc }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Arena;
+use super::Field;
 use super::random::Random;
 use crate::harness::client::Client;
 use crate::harness::stack::{Agent, hash, text};
@@ -57,7 +57,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn new(arena: &Arena) -> Self {
+    pub fn new(arena: &Field) -> Self {
         let daemons = arena.stack.daemons.iter().map(|daemon| daemon.url.clone()).collect();
         Self { daemons: Mutex::new(daemons), node: arena.stack.chain().url(), attempts: Mutex::default() }
     }
@@ -69,6 +69,12 @@ impl Workload {
 
     pub fn attempts(&self) -> Vec<Attempt> {
         self.attempts.lock().unwrap().clone()
+    }
+
+    /// How many intents were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        let attempts = self.attempts.lock().unwrap();
+        attempts.iter().filter(|attempt| matches!(attempt.known, Known::Acknowledged { .. })).count()
     }
 
     pub fn summary(&self) -> String {

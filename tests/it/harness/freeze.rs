@@ -1,12 +1,17 @@
 //! Postgres stopped (SIGSTOP) and let go on, or one of its processes killed.
 
+use intentd::dev::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::stack::Stack;
 
-/// Every server process of the cluster but the postmaster.
+/// Every server process of the stack's cluster but the postmaster.
 pub fn backends(stack: &Stack) -> Vec<Pid> {
-    let parent = stack.postgres.server().pid().to_string();
+    children(&stack.postgres)
+}
+
+fn children(cluster: &Cluster) -> Vec<Pid> {
+    let parent = cluster.server().pid().to_string();
     let is_child = |folder: &std::path::Path| {
         let stat = std::fs::read_to_string(folder.join("stat")).unwrap_or_default();
         stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&parent))
@@ -22,14 +27,26 @@ pub fn signal_all(pids: &[Pid], signal: Signal) {
     }
 }
 
+/// kill -9 of the whole cluster, as a power cut ends it.
+pub async fn kill_cluster(cluster: &mut Cluster) {
+    let children = children(cluster);
+    cluster.server().signal(Signal::KILL);
+    signal_all(&children, Signal::KILL);
+    cluster.process().wait().await;
+}
+
 /// The whole cluster, stopped until this is dropped.
 pub struct Frozen(Vec<Pid>);
 
 impl Frozen {
     pub fn postgres(stack: &Stack) -> Self {
-        let postmaster = Pid::from_raw(i32::try_from(stack.postgres.server().pid()).unwrap()).unwrap();
+        Self::cluster(&stack.postgres)
+    }
+
+    pub fn cluster(cluster: &Cluster) -> Self {
+        let postmaster = Pid::from_raw(i32::try_from(cluster.server().pid()).unwrap()).unwrap();
         signal_all(&[postmaster], Signal::STOP);
-        let mut pids = backends(stack);
+        let mut pids = children(cluster);
         signal_all(&pids, Signal::STOP);
         pids.push(postmaster);
         Self(pids)

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::outside::{decode, proxied, rounds};
 use crate::harness::anvil::AnvilOptions;
+use crate::harness::rpc_proxy::Act;
 use crate::harness::stack::{Agent, Options, Stack, TO, pay, text, until};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -104,6 +105,40 @@ async fn a_fee_that_the_market_has_left_behind_is_raised_within_the_ceilings_and
             .await
             .unwrap();
     assert_eq!(value, intentd::money::Wei::from_units("0.6").unwrap(), "each counts once");
+}
+
+#[tokio::test]
+async fn what_a_node_has_and_does_not_count_is_replaced() {
+    let chain_toml = "bump_after_s = 1\nbump_max = 1";
+    let (stack, proxy) = proxied(Options { anvil: by_hand, chain_toml, ..Options::default() }).await;
+    let agents = [stack.agent(json!({})).await, stack.agent(json!({})).await];
+    let [jammed, poor] = &agents;
+    let of_pending = |request: &Value| request["params"][1] == "pending";
+    proxy.on(
+        "eth_getTransactionCount",
+        Act::edit(move |request, count| if of_pending(request) { json!("0x0") } else { count }),
+    );
+    proxy.on("eth_sendRawTransaction", Act::error(-32000, "insufficient funds for gas * price + value"));
+    poor.submit(cheap("0.1")).await.expect(201);
+    rounds(&proxy, 8).await;
+    assert_eq!(reasons(&attempts(&stack, poor, 0).await), ["submit"], "no node has it");
+
+    proxy.on("eth_sendRawTransaction", Act::Pass);
+    let sent = jammed.submit(cheap("0.1")).await.expect(201);
+    let raised = async || attempts(&stack, jammed, 0).await.len() == 2;
+    until(SOON, "other bytes are sent for the nonce", raised).await;
+    let tried = attempts(&stack, jammed, 0).await;
+    assert_eq!(reasons(&tried), ["submit", "bump"]);
+    let (first, second) = (decode(&tried[0].2).tx, decode(&tried[1].2).tx);
+    assert_eq!((first.to, first.value), (second.to, second.value));
+    assert!(second.fees.max_per_gas() > first.fees.max_per_gas());
+    let id = text(&sent, "id");
+    let ended = async || {
+        stack.chain().mine(1).await;
+        jammed.transaction(&id).await["final"] == json!(true)
+    };
+    until(SOON, "it is mined", ended).await;
+    assert_eq!(jammed.transaction(&id).await["receipt_status"], "success");
 }
 
 #[tokio::test]
