@@ -31,6 +31,6 @@ pub use market::{Account, Market};
 pub use node::{Head, Log, Receipt, TxRequest};
 pub use overlay::Overlay;
 pub use registry::{Chain, Chains, ChainsError, DEFAULT_CHAINS};
-pub use rpc::Rpc;
+pub use rpc::{Ready, Rpc};
 pub use spec::{ChainId, ChainSpec, Kind, NODES_MAX, RpcUrl};
 pub use tx::{Fees, LimitError, Signature, SignedTx, UnsignedTx};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::answers::{self, SendOutcome};
 use super::error::RpcError;
-use super::rpc::{Rpc, u256};
+use super::rpc::{Ready, Rpc, u256};
 use super::tx::UnsignedTx;
 use crate::money::Wei;
 
@@ -98,6 +98,29 @@ pub struct Log {
     pub data: Bytes,
 }
 
+impl Ready<'_> {
+    /// Hands the bytes to the node. Never an error: every way it can go is an outcome, and what is not known to be refused is
+    /// [`SendOutcome::Unknown`].
+    pub async fn send_raw(&self, raw: &[u8]) -> SendOutcome {
+        let hash = keccak256(raw);
+        let answer = self.request("eth_sendRawTransaction", json!([Bytes::copy_from_slice(raw)])).await;
+        match answer {
+            Ok(answer) if answer.as_str().and_then(|text| text.parse().ok()) == Some(hash) => SendOutcome::Accepted,
+            Ok(_) => SendOutcome::Unknown(self.rpc.garbage("another transaction's hash").to_string()),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl From<RpcError> for SendOutcome {
+    fn from(error: RpcError) -> Self {
+        match error {
+            RpcError::Node { error, .. } => answers::outcome(&error.message),
+            RpcError::Unreachable { .. } | RpcError::WrongChain { .. } => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
 impl Rpc {
     /// The next nonce of `address`, transactions in the node's pool counted. A floor, not the truth: pools forget.
     ///
@@ -183,21 +206,6 @@ impl Rpc {
                 Err(self.garbage("another block than the one asked for"))
             }
             head => Ok(head.map(Head::from)),
-        }
-    }
-
-    /// Hands the bytes to the node. Never an error: every way it can go is an outcome, and what is not known to be refused is
-    /// [`SendOutcome::Unknown`].
-    pub async fn send_raw(&self, raw: &[u8]) -> SendOutcome {
-        let hash = keccak256(raw);
-        let answer = self.request("eth_sendRawTransaction", json!([Bytes::copy_from_slice(raw)])).await;
-        match answer {
-            Ok(answer) if answer.as_str().and_then(|text| text.parse().ok()) == Some(hash) => SendOutcome::Accepted,
-            Ok(_) => SendOutcome::Unknown(self.garbage("another transaction's hash").to_string()),
-            Err(RpcError::Node { error, .. }) => answers::outcome(&error.message),
-            Err(error @ (RpcError::Unreachable { .. } | RpcError::WrongChain { .. })) => {
-                SendOutcome::Unknown(error.to_string())
-            }
         }
     }
 

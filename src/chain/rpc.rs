@@ -41,6 +41,22 @@ pub struct Rpc {
     found: Mutex<BTreeMap<&'static str, bool>>,
 }
 
+/// A node that has just said that it serves its chain. The typed calls are in [`super::node`].
+pub struct Ready<'a> {
+    pub(super) rpc: &'a Rpc,
+    /// The transport's generation at which it said so.
+    generation: u64,
+}
+
+impl Ready<'_> {
+    /// One call, which begins at once: over a connection that is new, the node is asked for its chain afterwards.
+    pub(super) async fn request(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        let result = self.rpc.call(method, params).await;
+        self.rpc.recheck(self.generation, &result).await?;
+        result
+    }
+}
+
 impl std::fmt::Debug for Rpc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rpc").field("chain", &self.chain).finish_non_exhaustive()
@@ -104,6 +120,17 @@ impl Rpc {
         let result = self.call(method, params).await;
         self.recheck(before, &result).await?;
         result
+    }
+
+    /// The node, once it has said that it serves this chain: what is asked of it then is asked at once.
+    ///
+    /// # Errors
+    /// [`RpcError`]: not reached, or the node serves another chain.
+    pub async fn ready(&self) -> Result<Ready<'_>, RpcError> {
+        self.ensure_verified().await?;
+        // 0 when somebody verifies it again just now: then this call is followed by a check.
+        let generation = self.verified.load(Ordering::SeqCst).wrapping_sub(1);
+        Ok(Ready { rpc: self, generation })
     }
 
     /// Several calls at once, in at most a few HTTP requests; the answers are in the order of the calls, each its own result or

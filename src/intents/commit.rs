@@ -45,6 +45,8 @@ pub struct Committed {
     pub(super) nonce: u64,
     /// When it was signed: what was frozen by then is not in here.
     pub(super) signed_at: Instant,
+    /// Whether one of the lane's transactions should have been sent long ago.
+    pub(super) has_unsent: bool,
 }
 
 /// A checked intent under the id that it will have.
@@ -207,7 +209,14 @@ async fn reserve_and_sign(
         let slot = SlotRow::new(one.nonce, SlotState::Signed, one.bytes.raw.to_vec(), one.bytes.hash);
         let row = IntentRow::new(&one.new, one.at, Some(slot));
         events.push(signed_event(checked, &row, one.nonce));
-        committed.push(Committed { chain: Arc::clone(&checked.chain), lane, row, nonce: one.nonce, signed_at });
+        committed.push(Committed {
+            chain: Arc::clone(&checked.chain),
+            lane,
+            row,
+            nonce: one.nonce,
+            signed_at,
+            has_unsent: taken.has_unsent,
+        });
     }
     let done: Vec<(HeldClaim, IntentId)> =
         batch.iter().filter_map(|ready| Some((ready.checked.claim?, ready.id))).collect();

@@ -30,6 +30,8 @@ pub(super) struct Taken {
     pub(super) first: Option<u64>,
     /// Nonces that others have, or left out: they become foreign slots.
     pub(super) skipped: Vec<u64>,
+    /// Whether one of the lane's transactions should have been sent long ago: it may be held, and these behind it.
+    pub(super) has_unsent: bool,
 }
 
 /// Locks the lane and gives out nonces: the lowest without a slot that are at or above both our count and the chain's. Nothing is written
@@ -114,7 +116,13 @@ pub(super) async fn take(
             cost = checked.funds.check(checked.key.address, cost)?;
         }
     }
-    Ok(Taken { nonces, next: after, first: row.next_nonce.is_none().then_some(ours), skipped })
+    Ok(Taken {
+        nonces,
+        next: after,
+        first: row.next_nonce.is_none().then_some(ours),
+        skipped,
+        has_unsent: look.has_unsent,
+    })
 }
 
 /// Whether an explicit nonce can be used. A bare replacement by nonce is never made.

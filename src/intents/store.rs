@@ -1,11 +1,13 @@
 //! The pipeline's statements, by what they are about. Locks are named at each function; their order everywhere is
 //! claim → spending window → agent and access rows → lane → slots.
 
-/// What a lane's slots of ours from nonce `$3` on can still cost, and how many there are.
+/// What a lane's slots of ours from nonce `$3` on can still cost, how many there are, and whether any of them should have been sent long ago.
 macro_rules! open_cost {
     () => {
         "SELECT coalesce(sum(i.value_wei + i.gas_limit * greatest(coalesce(i.gas_price, i.max_fee_per_gas), s.max_per_gas_wei))
-                             FILTER (WHERE NOT s.sign_only), 0)::numeric(78, 0) AS cost, count(*) AS open
+                             FILTER (WHERE NOT s.sign_only), 0)::numeric(78, 0) AS cost, count(*) AS open,
+                coalesce(bool_or(s.state = 'signed' AND NOT s.sign_only AND s.created_at < clock_timestamp() - interval '3 seconds'), false)
+                    AS has_unsent
          FROM slots s JOIN intents i ON i.id = s.intent_id
          WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce >= $3 AND s.state IN ('signed', 'broadcast')"
     };
@@ -25,7 +27,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::{PgPool, Postgres, Transaction};
 
 pub use claims::*;
-pub use holds::{ToSend, to_send};
+pub use holds::{ToSend, held_before, note_rule_hold, to_send};
 pub use intents::*;
 pub use lanes::*;
 pub use peek::*;

@@ -64,13 +64,14 @@ pub fn transaction(row: &IntentRow, with_signed_tx: bool) -> Map<String, Value> 
 fn put_slot(put: &mut impl FnMut(&str, Value), slot: &SlotRow, with_signed_tx: bool) {
     put("nonce", json!(slot.nonce));
     put("tx_hash", json!(slot.tx_hash.to_string()));
-    // What a freeze holds back is not given out for others to send.
-    if with_signed_tx && slot.held.is_none() {
-        put("signed_tx", json!(format!("0x{}", hex::encode(&slot.raw))));
+    // What is held back, or being cancelled, is not given out for others to send.
+    if let Some(raw) = slot.raw.as_ref().filter(|_| with_signed_tx) {
+        put("signed_tx", json!(format!("0x{}", hex::encode(raw))));
     }
     put("broadcast_at", json!(slot.broadcast_at.map(rfc3339)));
     put("error_message", json!(slot.error_message));
     put("hold_reason", json!(slot.held));
+    put("wait_reason", json!(slot.waits_for.map(waiting_for)));
     let Some(outcome) = slot.outcome else {
         put("replaced_by", json!(slot.noop_tx_hash.map(|hash| hash.to_string())));
         return;
@@ -85,6 +86,13 @@ fn put_slot(put: &mut impl FnMut(&str, Value), slot: &SlotRow, with_signed_tx: b
     if slot.mined_tx_hash.is_some_and(|mined| mined != slot.tx_hash) {
         put("replaced_by", json!(slot.mined_tx_hash.map(|hash| hash.to_string())));
     }
+}
+
+fn waiting_for(nonce: u64) -> String {
+    format!(
+        "nonce {nonce} of its key comes before it and is held back: this one cannot be mined until that one is sent or cancelled, which \
+         GET /v1/lanes tells humans about"
+    )
 }
 
 /// The body of `POST …/sign`.

@@ -30,7 +30,7 @@ pub struct Lane {
     /// Since when.
     #[schema(required = false)]
     pub frozen_at: Time,
-    /// Why a transaction of it that no node has is not sent, while something is frozen. Later ones wait for its nonce.
+    /// Why a transaction of it that no node has is not sent. Later ones wait for its nonce.
     #[schema(required = false)]
     pub hold_reason: String,
 }

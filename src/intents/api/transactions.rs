@@ -52,15 +52,19 @@ pub struct Transaction {
     /// Its hash.
     #[schema(required = false)]
     pub tx_hash: Hash,
-    /// The signed bytes. Whoever has them can have them mined.
+    /// The signed bytes. Whoever has them can have them mined, so they are not there while something holds the transaction back, nor while
+    /// it is being cancelled.
     #[schema(required = false)]
     pub signed_tx: HexBytes,
     /// Why it was not broadcast, or not signed.
     #[schema(required = false)]
     pub error_message: String,
-    /// Why it is not broadcast, while something of it is frozen.
+    /// Why it is not broadcast: something of it is frozen, its agent signs nothing any more, or its agent's guardrails forbid it by now.
     #[schema(required = false)]
     pub hold_reason: String,
+    /// Why it is not mined: an earlier transaction of the same key is held back.
+    #[schema(required = false)]
+    pub wait_reason: String,
     /// The simulation's id.
     #[schema(required = false)]
     pub simulation_id: Id,
@@ -116,7 +120,9 @@ words!(
 pub struct SignedTransaction {
     /// Its id.
     pub id: Id,
-    /// The signed bytes. Whoever has them can have them mined.
+    /// The signed bytes. Whoever has them can have them mined, so a repeat under the same idempotency key has none while something of it is
+    /// frozen, nor while it is being cancelled.
+    #[schema(required = false)]
     pub signed_tx: HexBytes,
     /// Its hash.
     pub tx_hash: Hash,
@@ -160,6 +166,12 @@ pub struct SignedTransaction {
     /// What somebody should know about it.
     #[schema(required = false)]
     pub error_message: String,
+    /// Why its bytes are not given out: something of it is frozen, or its agent signs nothing any more.
+    #[schema(required = false)]
+    pub hold_reason: String,
+    /// Why it cannot be mined: an earlier transaction of the same key is held back.
+    #[schema(required = false)]
+    pub wait_reason: String,
     /// What became of it, once it is mined.
     #[schema(required = false)]
     pub receipt_status: ReceiptStatus,

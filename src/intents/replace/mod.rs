@@ -60,7 +60,7 @@ pub async fn cancel(
     id: IntentId,
 ) -> Result<IntentRow, IntentError> {
     let wish = Wish { principal, agent_id, id, reason: Reason::Cancel, fees: FeeRequest::default(), claim: None };
-    recorded(app, &wish, replace_intent(app, &wish).await).await
+    recorded(app, &wish, replace_intent(app, &wish).await).await.map(|(row, _)| row)
 }
 
 /// The same payment with higher fees. With an idempotency key, once for each key; without one, and without fees, not again before the last
@@ -84,8 +84,8 @@ pub async fn speed_up(
             Err(row) => return Ok(Submitted { row: *row, replayed: true }),
         }
     }
-    let row = recorded(app, &wish, replace_intent(app, &wish).await).await?;
-    Ok(Submitted { row, replayed: false })
+    let (row, raised) = recorded(app, &wish, replace_intent(app, &wish).await).await?;
+    Ok(Submitted { row, replayed: raised.is_none() })
 }
 
 /// What somebody asks for.
@@ -126,7 +126,10 @@ async fn row(app: &App, agent_id: AgentId, id: IntentId) -> Result<IntentRow, In
     found.ok_or_else(|| IntentError::NotFound("no such transaction".to_owned()))
 }
 
-async fn replace_intent(app: &Arc<App>, wish: &Wish<'_>) -> Result<IntentRow, IntentError> {
+/// The transaction, and the hash of the further attempt; `None` when it was as was asked for already.
+type Replaced = (IntentRow, Option<B256>);
+
+async fn replace_intent(app: &Arc<App>, wish: &Wish<'_>) -> Result<Replaced, IntentError> {
     if app.stopping.is_cancelled() {
         return Err(IntentError::Stopping);
     }
@@ -140,8 +143,8 @@ async fn replace_intent(app: &Arc<App>, wish: &Wish<'_>) -> Result<IntentRow, In
     let chain = app.chains.tracked(lane.chain_id);
     let chain = chain.ok_or_else(|| IntentError::could_not_check("the chain of this transaction is not known here"))?;
     let by = By::Principal(wish.principal);
-    replace(app, by, &chain, lane, slot.nonce, wish.reason, wish.fees, wish.claim).await?;
-    row(app, wish.agent_id, wish.id).await
+    let further = replace(app, by, &chain, lane, slot.nonce, wish.reason, wish.fees, wish.claim).await?;
+    Ok((row(app, wish.agent_id, wish.id).await?, further))
 }
 
 /// A further attempt by the daemon itself. `None`: there was nothing to do.
@@ -183,19 +186,14 @@ async fn replace(
     let bytes = commit::commit(app, by, &replacement).await?;
     tracing::info!(chain = %chain.spec().name, address = %lane.address, nonce, tx_hash = %bytes.hash, reason = reason.as_str(),
         "a further attempt of the nonce is signed");
-    if let Ok(sent) = broadcast::send_new(app, chain, bytes.hash, &bytes.raw, signed_at).await {
-        broadcast::record(app, lane, nonce, &sent).await;
-    }
+    let sent = broadcast::send_new(app, chain, &bytes, signed_at).await;
+    broadcast::record(app, lane, nonce, &sent).await;
     app.tracker.nudge(lane);
     Ok(Some(bytes.hash))
 }
 
 /// Writes a refusal down, and gives the claim back, unless something may have been signed under it.
-async fn recorded(
-    app: &App,
-    wish: &Wish<'_>,
-    result: Result<IntentRow, IntentError>,
-) -> Result<IntentRow, IntentError> {
+async fn recorded(app: &App, wish: &Wish<'_>, result: Result<Replaced, IntentError>) -> Result<Replaced, IntentError> {
     let Err(error) = &result else { return result };
     let resource = Resource::new("transaction", wish.id);
     let event = Event::by(wish.principal, wish.reason.action(), resource)

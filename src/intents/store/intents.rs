@@ -46,8 +46,9 @@ pub struct SlotRow {
     pub state: SlotState,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// The intent's own bytes: those that were mined, or else the latest.
-    pub raw: Vec<u8>,
+    /// The intent's own bytes: those that were mined, or else the latest. `None` while they are not to be given out: something holds them
+    /// back, or a no-op of ours is to take the nonce and is not final, and whoever has them could be faster.
+    pub raw: Option<Vec<u8>>,
     /// Their hash.
     pub tx_hash: B256,
     /// The hash of the latest no-op that is to take the nonce, if there is one.
@@ -68,8 +69,10 @@ pub struct SlotRow {
     pub error_message: Option<String>,
     /// When a node first took it.
     pub broadcast_at: Option<OffsetDateTime>,
-    /// Why it is not sent, while something of it is frozen.
+    /// Why it is not sent, while something holds it back.
     pub held: Option<String>,
+    /// The nonce of the key that comes before it and is held back: it is not mined before that one.
+    pub waits_for: Option<u64>,
 }
 
 impl IntentRow {
@@ -96,7 +99,7 @@ impl SlotRow {
             nonce,
             state,
             outcome: None,
-            raw,
+            raw: Some(raw),
             tx_hash,
             noop_tx_hash: None,
             mined_tx_hash: None,
@@ -108,7 +111,13 @@ impl SlotRow {
             error_message: None,
             broadcast_at: None,
             held: None,
+            waits_for: None,
         }
+    }
+
+    /// What could not be sent is not given out either.
+    pub(in crate::intents) fn withhold(&mut self, held: Option<String>) {
+        (self.raw, self.held) = (None, held);
     }
 }
 
@@ -116,6 +125,7 @@ impl FromRow<'_, PgRow> for IntentRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let simulation_id: Option<SimulationId> = row.try_get("simulation_id")?;
         let state: Option<SlotState> = row.try_get("state")?;
+        let sign_only = row.try_get::<&str, _>("kind")? == Kind::SignOnly.as_str();
         let slot = match state {
             None => None,
             Some(state) => Some(SlotRow {
@@ -133,14 +143,15 @@ impl FromRow<'_, PgRow> for IntentRow {
                 confirmations: row.try_get::<i32, _>("confirmations")?.try_into().unwrap_or(0),
                 error_message: row.try_get("error_message")?,
                 broadcast_at: row.try_get("broadcast_at")?,
-                held: row.try_get::<Option<&str>, _>("held")?.map(words),
+                held: row.try_get::<Option<&str>, _>("held")?.map(|held| words(held, sign_only)),
+                waits_for: row.try_get::<Option<i64>, _>("waits_for")?.map(unsigned),
             }),
         };
         Ok(Self {
             id: row.try_get("id")?,
             org_id: row.try_get("org_id")?,
             agent_id: row.try_get("agent_id")?,
-            sign_only: row.try_get::<String, _>("kind")? == Kind::SignOnly.as_str(),
+            sign_only,
             chain: row.try_get("chain")?,
             tx: UnsignedTx { fees: fees_from(row, "live_")?, ..unsigned_tx(row)? },
             simulation: match simulation_id {
@@ -160,11 +171,10 @@ impl FromRow<'_, PgRow> for IntentRow {
 
 const INTENT_COLUMNS: &str = concat!(
     "SELECT i.*, s.nonce, s.state, s.outcome, s.mined_tx_hash, s.block_number, s.block_hash, s.gas_used, s.effective_gas_price,
-            s.confirmations, s.error_message, s.broadcast_at, a.raw, a.tx_hash, n.tx_hash AS noop_tx_hash,
+            s.confirmations, s.error_message, s.broadcast_at, h.held, w.waits_for, a.tx_hash, n.tx_hash AS noop_tx_hash,
             coalesce(a.gas_price, i.gas_price) AS live_gas_price, coalesce(a.max_fee_per_gas, i.max_fee_per_gas) AS live_max_fee_per_gas,
-            coalesce(a.max_priority_fee_per_gas, i.max_priority_fee_per_gas) AS live_max_priority_fee_per_gas, ",
-    held!(),
-    " AS held
+            coalesce(a.max_priority_fee_per_gas, i.max_priority_fee_per_gas) AS live_max_priority_fee_per_gas,
+            CASE WHEN h.held IS NULL AND (n.tx_hash IS NULL OR s.state = 'final') THEN a.raw END AS raw
      FROM intents i
      LEFT JOIN slots s ON s.intent_id = i.id
      LEFT JOIN LATERAL (
@@ -172,7 +182,17 @@ const INTENT_COLUMNS: &str = concat!(
          ORDER BY a.tx_hash = s.mined_tx_hash DESC NULLS LAST, a.ordinal DESC LIMIT 1) AS a ON true
      LEFT JOIN LATERAL (
          SELECT tx_hash FROM attempts n WHERE n.chain_id = s.chain_id AND n.address = s.address AND n.nonce = s.nonce AND n.kind = 'noop'
-         ORDER BY n.ordinal DESC LIMIT 1) AS n ON true"
+         ORDER BY n.ordinal DESC LIMIT 1) AS n ON true
+     CROSS JOIN LATERAL (SELECT ",
+    held!(),
+    " AS held) AS h
+     LEFT JOIN LATERAL (SELECT s.chain_id AS its_chain, s.address AS its_address, s.nonce AS its_nonce
+                        WHERE s.state IN ('signed', 'broadcast')) AS own ON true
+     LEFT JOIN LATERAL (
+         SELECT s.nonce AS waits_for FROM slots s JOIN intents i ON i.id = s.intent_id
+         WHERE s.chain_id = its_chain AND s.address = its_address AND s.nonce < its_nonce AND s.state = 'signed' AND NOT s.sign_only AND ",
+    held!(),
+    " IS NOT NULL ORDER BY s.nonce LIMIT 1) AS w ON true"
 );
 
 /// One intent of an agent.

@@ -55,6 +55,8 @@ pub struct LaneLook {
     pub open_cost: Wei,
     /// How many those are, the bytes that we do not send included.
     pub open: u64,
+    /// Whether one of them should have been sent long ago: it may be held.
+    pub has_unsent: bool,
 }
 
 /// Which of the nonces from `from` to `to` (excluded) have a slot, and what those from `mined` on can still cost. With the lane locked, in a
@@ -83,6 +85,7 @@ pub async fn look_at_lane(
         taken: taken.into_iter().map(unsigned).collect(),
         open_cost: row.try_get("cost")?,
         open: unsigned(row.try_get("open")?),
+        has_unsent: row.try_get("has_unsent")?,
     })
 }
 
@@ -243,7 +246,7 @@ pub struct LaneState {
     pub depth: u64,
     /// Why and since when it waits for a human, if it does.
     pub frozen: Option<(String, OffsetDateTime)>,
-    /// Why its first transaction that a freeze holds back is not sent, if there is one.
+    /// Why its first transaction that is held back is not sent, if there is one.
     pub held: Option<String>,
 }
 
@@ -260,7 +263,8 @@ pub async fn lanes_of(
                    AND s.state IN ('signed', 'broadcast')) AS depth,
                 (SELECT h.held FROM slots s JOIN intents i ON i.id = s.intent_id CROSS JOIN LATERAL (SELECT ",
         held!(),
-        " AS held) AS h WHERE s.chain_id = l.chain_id AND s.address = l.address AND s.state = 'signed' AND i.org_id = $1
+        " AS held) AS h WHERE s.chain_id = l.chain_id AND s.address = l.address AND s.state = 'signed' AND NOT s.sign_only
+                   AND i.org_id = $1
                    AND h.held IS NOT NULL ORDER BY s.nonce LIMIT 1) AS held
          FROM lanes l
          WHERE EXISTS (SELECT 1 FROM signing_keys k WHERE k.org_id = $1 AND k.address = l.address)
@@ -283,7 +287,7 @@ pub async fn lanes_of(
                 next_nonce: unsigned(row.try_get("next_nonce")?),
                 depth: unsigned(row.try_get("depth")?),
                 frozen: reason.zip(at),
-                held: row.try_get::<Option<&str>, _>("held")?.map(words),
+                held: row.try_get::<Option<&str>, _>("held")?.map(|held| words(held, false)),
             })
         })
         .collect()

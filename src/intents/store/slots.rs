@@ -4,6 +4,7 @@ use alloy::primitives::B256;
 use sqlx::{PgConnection, PgPool, Row as _};
 
 use super::super::lanes::Lane;
+use super::holds::held;
 use super::{hash_from, next_nonce, signed, slots_between, unsigned, unsigned_tx};
 use crate::chain::tx::UnsignedTx;
 use crate::money::Wei;
@@ -27,7 +28,7 @@ pub struct AheadRow {
     pub nonce: u64,
     /// The hash of its latest bytes.
     pub tx_hash: B256,
-    /// Its bytes were given out and no node is known to have them, or a no-op is to take its nonce: it may never be mined.
+    /// No node is known to have it, and its bytes were given out or are held back, or a no-op is to take its nonce: it may never be mined.
     pub withheld: bool,
     /// What it says.
     pub tx: UnsignedTx,
@@ -43,13 +44,13 @@ pub async fn ahead_of(
     limit: u64,
 ) -> Result<Vec<AheadRow>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT s.nonce, (s.sign_only AND s.state = 'signed') OR a.kind = 'noop' AS withheld, a.tx_hash, i.chain_id, i.from_address, i.to_address, i.value_wei,
+        concat!("SELECT s.nonce, (s.sign_only AND s.state = 'signed') OR a.kind = 'noop' OR ", held!(), " IS NOT NULL AS withheld, a.tx_hash, i.chain_id, i.from_address, i.to_address, i.value_wei,
                 i.data, i.gas_limit, i.gas_price, i.max_fee_per_gas, i.max_priority_fee_per_gas
          FROM slots s JOIN intents i ON i.id = s.intent_id, LATERAL (
              SELECT tx_hash, kind FROM attempts a WHERE a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce
              ORDER BY a.ordinal DESC LIMIT 1) AS a
          WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce >= $3 AND s.nonce < $4 AND s.state <> 'foreign'
-         ORDER BY s.nonce LIMIT $5",
+         ORDER BY s.nonce LIMIT $5"),
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())

@@ -1,10 +1,9 @@
 //! What is not mined yet: sending again, closing what nobody will mine, and raising fees that the market has left behind.
 
-use super::super::broadcast::{self, Sent};
+use super::super::broadcast::{self, Outgoing, Sent};
 use super::super::lanes::Lane;
 use super::super::replace::{self, Reason};
 use super::super::state::SlotState;
-use super::super::store::{self as rows, ToSend};
 use super::step::{Look, TrackError};
 use super::store::{LaneSlots, OpenSlot};
 use crate::chain::fees;
@@ -63,7 +62,8 @@ async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
     let spec = chain.spec();
     let Some(latest) = slot.sendable() else { return Ok(()) };
     let Some(fees) = latest.fees.filter(|_| spec.bump_after_s > 0 && !slot.bump_is_put_off) else { return Ok(()) };
-    let bumps = slot.attempts.iter().filter(|attempt| attempt.is_bump).count();
+    // A no-op has its own: however often the payment was raised, it gets through.
+    let bumps = slot.attempts.iter().filter(|attempt| attempt.is_bump && attempt.is_noop == latest.is_noop).count();
     if latest.age_s < spec.bump_after_s as f64 || bumps >= spec.bump_max {
         return Ok(());
     }
@@ -84,7 +84,7 @@ async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
 }
 
 /// Sends the stored bytes of the lowest unmined slots again: exactly those bytes, whatever became of the last time. What no node is known
-/// to have and a freeze holds stays.
+/// to have and something holds stays.
 async fn send_again(look: &Look<'_>, waiting: &[OpenSlot]) {
     let Look { app, chain, .. } = look;
     let due_s = app.config.intents.rebroadcast_s as f64;
@@ -94,17 +94,14 @@ async fn send_again(look: &Look<'_>, waiting: &[OpenSlot]) {
             Some(ago) => ago >= due_s,
         };
         if let (true, Some(attempt)) = (due, slot.sendable()) {
-            let raw = match rows::to_send(&app.db, attempt.tx_hash).await {
-                Ok(ToSend::Bytes(raw)) => raw,
-                // Its nonce is known to nobody yet, and what was not sent when it was frozen is not sent now.
-                Ok(ToSend::Held(_) | ToSend::Superseded) => continue,
-                Err(_) => return,
-            };
-            let sent = broadcast::send(chain, &raw).await;
-            if let Sent::NotYet(why) = &sent {
+            let sent = broadcast::send(app, chain, Outgoing::stored(attempt.tx_hash)).await;
+            if let Sent::NotYet(why) | Sent::Held(why) = &sent {
                 tracing::debug!(chain = %chain.spec().name, nonce = slot.nonce, "{why}");
             }
             broadcast::record(app, slot.lane, slot.nonce, &sent).await;
+            if matches!(sent, Sent::Unasked(_)) {
+                return;
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ async fn the_typed_calls_read_a_real_node() {
     let head = rpc.head().await.unwrap();
     assert_eq!((head.number, head.gas_limit, head.base_fee), (0, 30_000_000, Some(1_000_000_000)));
     let signed = sign(&transfer(31337), 0);
-    rpc.send_raw(&signed.raw).await;
+    super::send_raw(rpc, &signed.raw).await;
     anvil.receipt(signed.hash, SOON).await;
     let receipt = rpc.receipt(signed.hash).await.unwrap().unwrap();
     assert_eq!((receipt.block_number, receipt.transaction_hash), (1, signed.hash));
@@ -62,7 +62,7 @@ async fn receipts_come_in_the_order_asked_whatever_the_nodes_order() {
     let mut hashes: Vec<B256> = Vec::new();
     for nonce in 0..60 {
         let signed = sign(&transfer(31337), nonce);
-        rpc.send_raw(&signed.raw).await;
+        super::send_raw(rpc, &signed.raw).await;
         hashes.push(signed.hash);
     }
     anvil.receipt(hashes[59], SOON).await;
@@ -85,7 +85,7 @@ async fn threat_14_a_receipt_or_transaction_of_something_else_is_not_believed() 
     let chain = anvil.chain_at("anvil", &proxy.url());
     let rpc = chain.rpc().await.unwrap();
     let signed = sign(&transfer(31337), 0);
-    rpc.send_raw(&signed.raw).await;
+    super::send_raw(rpc, &signed.raw).await;
     anvil.receipt(signed.hash, SOON).await;
     let lie = |key: &'static str| {
         Act::edit(move |_, mut result: Value| {

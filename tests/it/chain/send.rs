@@ -26,8 +26,8 @@ async fn the_same_bytes_twice_are_known_and_then_too_low() {
     let chain = anvil.chain("anvil");
     let rpc = chain.rpc().await.unwrap();
     let signed = sign(&transfer(31337), 0);
-    assert_eq!(rpc.send_raw(&signed.raw).await, SendOutcome::Accepted);
-    assert_eq!(rpc.send_raw(&signed.raw).await, SendOutcome::AlreadyKnown);
+    assert_eq!(super::send_raw(rpc, &signed.raw).await, SendOutcome::Accepted);
+    assert_eq!(super::send_raw(rpc, &signed.raw).await, SendOutcome::AlreadyKnown);
     assert_eq!(rpc.transaction_known(signed.hash).await, Ok(true));
     assert_eq!(rpc.receipt(signed.hash).await, Ok(None));
     assert_eq!((rpc.pending_nonce(RICH).await, rpc.latest_nonce(RICH).await), (Ok(1), Ok(0)));
@@ -35,7 +35,7 @@ async fn the_same_bytes_twice_are_known_and_then_too_low() {
     let receipt = rpc.receipt(signed.hash).await.unwrap().unwrap();
     assert!(receipt.success);
     assert_eq!(receipt.gas_used, 21_000);
-    assert_eq!(rpc.send_raw(&signed.raw).await, SendOutcome::NonceTooLow);
+    assert_eq!(super::send_raw(rpc, &signed.raw).await, SendOutcome::NonceTooLow);
 }
 
 #[tokio::test]
@@ -45,10 +45,10 @@ async fn a_cheaper_replacement_is_underpriced() {
     let rpc = chain.rpc().await.unwrap();
     let first = sign(&transfer(31337), 0);
     let tx = UnsignedTx { value: Wei::from(1u64), ..transfer(31337) };
-    assert_eq!(rpc.send_raw(&first.raw).await, SendOutcome::Accepted);
-    assert_eq!(rpc.send_raw(&sign(&tx, 0).raw).await, SendOutcome::Underpriced);
+    assert_eq!(super::send_raw(rpc, &first.raw).await, SendOutcome::Accepted);
+    assert_eq!(super::send_raw(rpc, &sign(&tx, 0).raw).await, SendOutcome::Underpriced);
     let dearer = UnsignedTx { fees: fees(34, 2), ..tx };
-    assert_eq!(rpc.send_raw(&sign(&dearer, 0).raw).await, SendOutcome::Accepted);
+    assert_eq!(super::send_raw(rpc, &sign(&dearer, 0).raw).await, SendOutcome::Accepted);
 }
 
 #[tokio::test]
@@ -57,11 +57,11 @@ async fn a_lost_balance_and_a_hopeless_transaction_are_told_apart() {
     let chain = anvil.chain("anvil");
     let rpc = chain.rpc().await.unwrap();
     anvil.set_balance(RICH, U256::from(1_000)).await;
-    assert_eq!(rpc.send_raw(&sign(&transfer(31337), 0).raw).await, SendOutcome::InsufficientFunds);
+    assert_eq!(super::send_raw(rpc, &sign(&transfer(31337), 0).raw).await, SendOutcome::InsufficientFunds);
     anvil.set_balance(RICH, U256::from(10u128.pow(20))).await;
-    let outcome = rpc.send_raw(&sign(&UnsignedTx { gas_limit: 20_000, ..transfer(31337) }, 0).raw).await;
+    let outcome = super::send_raw(rpc, &sign(&UnsignedTx { gas_limit: 20_000, ..transfer(31337) }, 0).raw).await;
     assert!(matches!(outcome, SendOutcome::Rejected(_)), "{outcome:?}");
-    let outcome = rpc.send_raw(&sign(&transfer(1), 0).raw).await;
+    let outcome = super::send_raw(rpc, &sign(&transfer(1), 0).raw).await;
     assert!(matches!(outcome, SendOutcome::Rejected(_)), "{outcome:?}");
     assert_eq!(rpc.latest_nonce(RICH).await, Ok(0));
 }
@@ -74,10 +74,10 @@ async fn threat_01_a_lost_reply_is_unknown_and_the_same_bytes_heal_it() {
     let rpc = chain.rpc().await.unwrap();
     let signed = sign(&transfer(31337), 0);
     proxy.next("eth_sendRawTransaction", Act::DropReply);
-    let outcome = rpc.send_raw(&signed.raw).await;
+    let outcome = super::send_raw(rpc, &signed.raw).await;
     assert!(matches!(outcome, SendOutcome::Unknown(_)), "{outcome:?}");
     assert_eq!(rpc.transaction_known(signed.hash).await, Ok(true));
-    assert_eq!(rpc.send_raw(&signed.raw).await, SendOutcome::AlreadyKnown);
+    assert_eq!(super::send_raw(rpc, &signed.raw).await, SendOutcome::AlreadyKnown);
 }
 
 #[tokio::test]
@@ -104,11 +104,11 @@ async fn threat_01_no_failure_of_the_node_looks_like_a_refusal() {
     ];
     for act in failures {
         proxy.next("eth_sendRawTransaction", act);
-        let outcome = rpc.send_raw(&signed.raw).await;
+        let outcome = super::send_raw(rpc, &signed.raw).await;
         assert!(matches!(outcome, SendOutcome::Unknown(_)), "{outcome:?}");
     }
     proxy.on("eth_sendRawTransaction", Act::Freeze);
-    let outcome = tokio::time::timeout(Duration::from_secs(10), rpc.send_raw(&signed.raw)).await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(10), super::send_raw(rpc, &signed.raw)).await.unwrap();
     assert!(matches!(outcome, SendOutcome::Unknown(_)), "{outcome:?}");
     assert_eq!(rpc.transaction_known(signed.hash).await, Ok(false));
 }
@@ -122,7 +122,7 @@ async fn threat_23_a_node_that_repeats_the_url_does_not_leak_it() {
     let rpc = chain.rpc().await.unwrap();
     let told = format!("no such app: hush-hush-key, hush-hush-token, at {url}\nbye{}", "!".repeat(1_000));
     proxy.on("eth_sendRawTransaction", Act::error(-32000, &told));
-    let SendOutcome::Rejected(text) = rpc.send_raw(&sign(&transfer(31337), 0).raw).await else { panic!() };
+    let SendOutcome::Rejected(text) = super::send_raw(rpc, &sign(&transfer(31337), 0).raw).await else { panic!() };
     assert!(text.starts_with("no such app: [redacted], [redacted]") && !text.contains("hush"), "{text}");
     assert!(text.len() <= 300 && !text.contains('\n'), "{text}");
     proxy.on("eth_getBalance", Act::error(-32000, &told));

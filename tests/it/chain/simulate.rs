@@ -229,7 +229,7 @@ async fn our_unmined_transactions_go_first_and_once() {
     // In the node's pool already, as ours are: state `pending` would apply it twice.
     let prior = [send(60)];
     let rpc = chain.rpc().await.unwrap();
-    assert_eq!(rpc.send_raw(&sign(&prior[0], 0).raw).await, SendOutcome::Accepted);
+    assert_eq!(super::send_raw(rpc, &sign(&prior[0], 0).raw).await, SendOutcome::Accepted);
     let good = simulate(chain, &prior, &send(40)).await.unwrap();
     assert_eq!(good.status, SimulationStatus::Success, "{:?}", good.error);
     assert_eq!(

@@ -92,7 +92,7 @@ async fn threat_11_a_silent_reconnect_to_another_chain_is_noticed() {
         match attempt {
             0 => assert!(matches!(rpc.latest_nonce(RICH).await, Err(RpcError::WrongChain { .. }))),
             1 => assert!(matches!(rpc.receipts(&[signed.hash]).await, Err(RpcError::WrongChain { .. }))),
-            _ => assert!(matches!(rpc.send_raw(&signed.raw).await, SendOutcome::Unknown(_))),
+            _ => assert!(matches!(super::send_raw(rpc, &signed.raw).await, SendOutcome::Unknown(_))),
         }
         proxy.forward_to(&anvil.url());
         chain.rpc().await.unwrap();

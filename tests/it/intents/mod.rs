@@ -19,3 +19,4 @@ mod sources;
 mod stuck;
 mod whole_flow;
 mod window;
+mod withheld;

@@ -157,6 +157,17 @@ async fn threat_16_what_comes_first_is_what_was_simulated_first_and_will_be_sent
     by(stack.chain(), agent.signer, c.token, &Token::approveCall { spender: c.taker, value: U256::MAX }).await;
     let mut withheld = intent(c.token, &send(OTHER, 1));
     withheld["gas_limit"] = json!(100_000);
+    // What is held back may never be sent either.
+    let allowed = async || agent.simulate(intent(c.taker, &take(1))).await.expect(200)["guardrails"]["allowed"].clone();
+    proxy.on("eth_sendRawTransaction", Act::error(-32_000, "overloaded"));
+    agent.submit(withheld.clone()).await.expect(201);
+    assert_eq!(allowed().await, true);
+    let body = json!({"scope": "key", "subject": agent.signer});
+    let frozen = stack.owner.post("/v1/freezes", &body).await.expect(201);
+    assert_eq!(allowed().await, false);
+    stack.owner.delete(&format!("/v1/freezes/{}", text(&frozen, "id"))).await.expect(204);
+    proxy.clear();
+    assert_eq!(allowed().await, true);
     agent.sign(withheld).await.expect(200);
     let detail = agent.submit(intent(c.taker, &take(1))).await.refused(403);
     assert!(detail.contains("no complete simulation"), "{detail}");
