@@ -5,8 +5,10 @@ use std::time::Duration;
 use crate::chain::Fees;
 use crate::intents::state::{Outcome, SlotState};
 
-/// Most attempts of one slot, whoever asks for them.
+/// Most payments of one slot, whoever asks for them.
 pub const ATTEMPTS_MAX: usize = 32;
+/// Most no-ops of one slot, beside them: however often a payment was raised, it can be cancelled, and that raised again.
+pub const NOOPS_MAX: usize = 32;
 
 /// Why a further attempt is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct Standing {
     pub sign_only: bool,
     /// How many attempts it has.
     pub attempts: usize,
+    /// How many of them are no-ops.
+    pub noops: usize,
     /// Whether the latest is a no-op.
     pub is_noop: bool,
     /// Its nonce.
@@ -110,10 +114,21 @@ pub fn may(reason: Reason, slot: &Standing) -> Result<Verdict, String> {
         }
         _ => {}
     }
-    if slot.attempts >= ATTEMPTS_MAX {
-        return Err(format!("nonce {nonce} has {ATTEMPTS_MAX} signed attempts already: one of them will be mined"));
+    let is_noop = match reason {
+        Reason::Cancel | Reason::Close => true,
+        // Nobody's nonce has no payment.
+        Reason::Bump => slot.is_noop || slot.state == SlotState::Foreign,
+        Reason::SpeedUp => false,
+    };
+    match is_noop {
+        true if slot.noops >= NOOPS_MAX => {
+            Err(format!("nonce {nonce} has {NOOPS_MAX} signed no-ops already: one of its attempts will be mined"))
+        }
+        false if slot.attempts.saturating_sub(slot.noops) >= ATTEMPTS_MAX => Err(format!(
+            "nonce {nonce} has {ATTEMPTS_MAX} signed attempts already: one of them will be mined, or it is cancelled"
+        )),
+        _ => Ok(Verdict::Replace),
     }
-    Ok(Verdict::Replace)
 }
 
 /// How long a raise is left alone, in seconds: two blocks in which it may be mined, and what a client takes to ask again.
@@ -146,6 +161,7 @@ mod tests {
         outcome: None,
         sign_only: false,
         attempts: 1,
+        noops: 0,
         is_noop: false,
         nonce: 7,
     };
@@ -166,11 +182,13 @@ mod tests {
     #[test]
     fn open_slots_are_replaced_by_what_makes_sense() {
         use Verdict::{Already, Replace};
-        let noop = Standing { is_noop: true, attempts: 2, ..OPEN };
+        let noop = Standing { is_noop: true, attempts: 2, noops: 1, ..OPEN };
         let given_out = Standing { sign_only: true, state: SlotState::Signed, ..OPEN };
-        let closed = Standing { is_noop: true, attempts: 2, ..given_out };
+        let closed = Standing { is_noop: true, attempts: 2, noops: 1, ..given_out };
         let others = Standing { state: SlotState::Foreign, attempts: 0, ..OPEN };
         let full = Standing { attempts: ATTEMPTS_MAX, ..OPEN };
+        let cancelled = Standing { attempts: ATTEMPTS_MAX + 1, noops: 1, is_noop: true, ..OPEN };
+        let exhausted = Standing { attempts: ATTEMPTS_MAX + NOOPS_MAX, noops: NOOPS_MAX, is_noop: true, ..OPEN };
         let cases = [
             // Speed-up, bump, cancel, close.
             (OPEN, [Some(Replace), Some(Replace), Some(Replace), Some(Replace)]),
@@ -178,7 +196,10 @@ mod tests {
             (given_out, [None, None, Some(Replace), Some(Replace)]),
             (closed, [None, Some(Replace), Some(Already), Some(Already)]),
             (others, [None, Some(Replace), None, Some(Replace)]),
-            (full, [None, None, None, None]),
+            // Whatever was raised before: it can be cancelled, and that can be raised.
+            (full, [None, None, Some(Replace), Some(Replace)]),
+            (cancelled, [None, Some(Replace), Some(Already), Some(Already)]),
+            (exhausted, [None, None, Some(Already), Some(Already)]),
         ];
         for (slot, expected) in cases {
             let reasons = [Reason::SpeedUp, Reason::Bump, Reason::Cancel, Reason::Close];

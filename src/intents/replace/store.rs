@@ -93,6 +93,7 @@ pub async fn target(conn: &mut PgConnection, lane: Lane, nonce: u64) -> Result<O
         outcome: row.try_get::<Option<Outcome>, _>("outcome")?,
         sign_only: row.try_get("sign_only")?,
         attempts: attempts.len(),
+        noops: attempts.iter().filter(|attempt| attempt.is_noop).count(),
         is_noop: attempts.last().is_some_and(|attempt| attempt.is_noop),
         nonce,
     };

@@ -12,6 +12,7 @@ mod lying_node;
 mod nonces;
 pub mod outside;
 mod poison;
+mod raised;
 mod refusals;
 mod reorg;
 mod replace;

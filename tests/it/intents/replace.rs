@@ -15,25 +15,25 @@ use crate::harness::stack::{Agent, Options, Stack, hash, pay, text, until};
 const SOON: Duration = Duration::from_secs(30);
 const GWEI: u128 = 1_000_000_000;
 
-fn by_hand(_: &str, anvil: &mut AnvilOptions) {
+pub(super) fn by_hand(_: &str, anvil: &mut AnvilOptions) {
     anvil.no_mining = true;
 }
 
-async fn cancel(client: &Client, agent: &Agent, sent: &Value) -> Reply {
+pub(super) async fn cancel(client: &Client, agent: &Agent, sent: &Value) -> Reply {
     client.post(&format!("{}/{}/cancel", agent.path(), text(sent, "id")), &json!({})).await
 }
 
-async fn speed_up(client: &Client, agent: &Agent, sent: &Value, fees: Value) -> Reply {
+pub(super) async fn speed_up(client: &Client, agent: &Agent, sent: &Value, fees: Value) -> Reply {
     client.post(&format!("{}/{}/speed-up", agent.path(), text(sent, "id")), &fees).await
 }
 
-fn with(mut body: Value, more: Value) -> Value {
+pub(super) fn with(mut body: Value, more: Value) -> Value {
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
 }
 
 /// A slot's attempts, in order: kind, why, bytes.
-async fn attempts(stack: &Stack, agent: &Agent, nonce: i64) -> Vec<(String, String, Vec<u8>)> {
+pub(super) async fn attempts(stack: &Stack, agent: &Agent, nonce: i64) -> Vec<(String, String, Vec<u8>)> {
     sqlx::query_as("SELECT kind, reason, raw FROM attempts WHERE address = $1 AND nonce = $2 ORDER BY ordinal")
         .bind(agent.signer.as_slice())
         .bind(nonce)
@@ -360,40 +360,4 @@ async fn a_speed_up_is_simulated_where_a_submit_would_be() {
     stack.chain().mine(1).await;
     stack.assert_settled("base", agent.signer, 0, 2).await;
     assert_eq!(stack.count("SELECT count(*) FROM slots WHERE outcome = 'cancelled'").await, 2);
-}
-
-#[tokio::test]
-async fn a_speed_up_without_fees_said_again_at_once_raises_once() {
-    let stack = Stack::with(Options { daemons: 2, anvil: by_hand, ..Options::default() }).await;
-    let agent = stack.agent(json!({})).await;
-    let there = agent.at(&stack.daemons[1].url);
-    let sent = agent.submit(pay("0.1")).await.expect(201);
-    let first = speed_up(&agent.client, &agent, &sent, json!({})).await.expect(200);
-    let signed = |when: &'static str| {
-        let stack = &stack;
-        async move { stack.sql(&format!("UPDATE attempts SET created_at = clock_timestamp() {when}")).await }
-    };
-    signed("+ interval '1 hour'").await;
-    for client in [&agent.client, &there.client, &stack.owner] {
-        let again = speed_up(client, &agent, &sent, json!({})).await.expect(200);
-        assert_eq!((&again["tx_hash"], &again["max_fee_per_gas"]), (&first["tx_hash"], &first["max_fee_per_gas"]));
-    }
-    assert_eq!(attempts(&stack, &agent, 0).await.len(), 2);
-    // Who says how much, or says it under a key of its own, wants another.
-    let path = format!("{}/{}/speed-up", agent.path(), text(&sent, "id"));
-    let keyed = agent.client.request(reqwest::Method::POST, &path).header("Idempotency-Key", "k");
-    let second = Client::send(keyed.json(&json!({}))).await.expect(200);
-    assert_ne!(second["tx_hash"], first["tx_hash"]);
-    signed("+ interval '1 hour'").await;
-    let own = json!({"max_fee_per_gas": "400000000000", "max_priority_fee_per_gas": "40000000000"});
-    assert_eq!(
-        speed_up(&agent.client, &agent, &sent, own.clone()).await.expect(200)["max_fee_per_gas"],
-        "400000000000"
-    );
-    // When it has had its time, again means more.
-    signed("- interval '1 hour'").await;
-    assert_eq!(speed_up(&agent.client, &agent, &sent, json!({})).await.expect(200)["max_fee_per_gas"], "450000000000");
-    assert_eq!(attempts(&stack, &agent, 0).await.len(), 5);
-    stack.chain().mine(1).await;
-    stack.assert_settled("base", agent.signer, 0, 1).await;
 }
