@@ -96,7 +96,7 @@ pub async fn check(app: &Arc<App>, keyed: Keyed) -> Result<Checked, IntentError>
         Err(IntentError::could_not_check(format!("chain {name} did not answer within {} ms", deadline.as_millis())))
     })?;
     if let Some(turn) = &turn {
-        turn.simulates(false);
+        turn.simulated();
     }
     checked.turn = turn;
     Ok(checked)
@@ -125,7 +125,7 @@ async fn turn_to_simulate(app: &App, lane: Lane) -> Result<Turn, IntentError> {
     let turn = turn.ok_or_else(|| {
         IntentError::could_not_check("another intent of this key is being simulated, which takes long: try again")
     })?;
-    turn.simulates(true);
+    turn.simulates();
     Ok(turn)
 }
 

@@ -2,7 +2,9 @@
 //! with a connection in its hand. It saves work and decides nothing: the row lock is the arbiter between daemons.
 //!
 //! Whoever simulates has the turn meanwhile. A simulator that hangs must not hang the lane with it: the others wait for it for
-//! [`SIMULATION_PATIENCE`], and then pass it by, one after the other, or are told to come again.
+//! [`SIMULATION_PATIENCE`], and then pass it by, one after the other, or are told to come again. Whoever is passed by was simulated for
+//! nothing, so after a simulation that was passed by and did answer, the next one is waited for as long as that one took and half as long
+//! again. When that one hangs after all, what it has cost the others beyond their patience is taken off the following ones'.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::chain::ChainId;
 
-/// For how long one simulation keeps the others of its lane waiting.
+/// For how long one simulation keeps the others of its lane waiting, unless one before it was passed by.
 pub const SIMULATION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One address on one chain.
@@ -30,26 +32,64 @@ struct Queue {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// The line of those who pass by.
     beside: Arc<tokio::sync::Mutex<()>>,
-    /// Since when whoever has the turn simulates.
-    simulating: Arc<Mutex<Option<Instant>>>,
+    simulating: Arc<Mutex<Simulating>>,
+}
+
+/// How a lane's simulations go. Pure: it is told what time it is.
+#[derive(Default)]
+struct Simulating {
+    /// Since when whoever has the turn simulates, and for how long the others wait for it.
+    now: Option<(Instant, Duration)>,
+    /// Somebody has passed it by.
+    passed: bool,
+    /// For how long the next one is waited for, because one that answered was passed by.
+    next: Option<Duration>,
+    /// What simulations that hung have cost the others beyond their patience.
+    owed: Duration,
+}
+
+impl Simulating {
+    fn begin(&mut self, at: Instant) {
+        let patience = self.next.take().unwrap_or_else(|| {
+            let owed = self.owed.min(SIMULATION_PATIENCE);
+            self.owed -= owed;
+            SIMULATION_PATIENCE - owed
+        });
+        (self.now, self.passed) = (Some((at, patience)), false);
+    }
+
+    /// It has answered, or was given up.
+    fn end(&mut self, at: Instant, answered: bool) {
+        let Some((since, patience)) = self.now.take() else { return };
+        let took = at.saturating_duration_since(since);
+        if answered && self.passed {
+            self.next = Some((took + took / 2).max(SIMULATION_PATIENCE));
+        } else if !answered {
+            self.owed += took.min(patience).saturating_sub(SIMULATION_PATIENCE);
+        }
+    }
+
+    /// How much longer the others wait, if somebody simulates.
+    fn left(&self, at: Instant) -> Option<Duration> {
+        let (since, patience) = self.now?;
+        Some(patience.saturating_sub(at.saturating_duration_since(since)))
+    }
+}
+
+fn lock(simulating: &Mutex<Simulating>) -> std::sync::MutexGuard<'_, Simulating> {
+    simulating.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Queue {
-    fn since(&self) -> Option<Instant> {
-        *self.simulating.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns when somebody has simulated for too long.
     async fn hangs(&self) {
         loop {
-            let left = match self.since() {
-                Some(since) => SIMULATION_PATIENCE.saturating_sub(since.elapsed()),
-                None => SIMULATION_PATIENCE,
-            };
+            let left = lock(&self.simulating).left(Instant::now()).unwrap_or(SIMULATION_PATIENCE);
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left).await;
+            // Whoever simulates next may be waited for less.
+            tokio::time::sleep(left.min(SIMULATION_PATIENCE)).await;
         }
     }
 }
@@ -61,22 +101,33 @@ pub struct LaneQueues(Mutex<HashMap<Lane, Arc<Queue>>>);
 /// A turn in a lane; dropping it lets the next one in.
 pub struct Turn {
     /// Unless it is one of those who pass by.
-    simulating: Option<Arc<Mutex<Option<Instant>>>>,
+    simulating: Option<Arc<Mutex<Simulating>>>,
     _guard: OwnedMutexGuard<()>,
 }
 
 impl Turn {
-    /// Begins or ends a simulation.
-    pub fn simulates(&self, now: bool) {
+    /// A simulation begins.
+    pub fn simulates(&self) {
         if let Some(simulating) = &self.simulating {
-            *simulating.lock().unwrap_or_else(PoisonError::into_inner) = now.then(Instant::now);
+            lock(simulating).begin(Instant::now());
+        }
+    }
+
+    /// The simulator has answered.
+    pub fn simulated(&self) {
+        self.end(true);
+    }
+
+    fn end(&self, answered: bool) {
+        if let Some(simulating) = &self.simulating {
+            lock(simulating).end(Instant::now(), answered);
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.simulates(false);
+        self.end(false);
     }
 }
 
@@ -111,7 +162,9 @@ impl LaneQueues {
         if let Some(turn) = self.turn(lane).await {
             return turn;
         }
-        let guard = Arc::clone(&self.of(lane).beside).lock_owned().await;
+        let queue = self.of(lane);
+        let guard = Arc::clone(&queue.beside).lock_owned().await;
+        lock(&queue.simulating).passed = true;
         Turn { simulating: None, _guard: guard }
     }
 
@@ -136,9 +189,10 @@ mod tests {
         let lane = Lane { chain_id: ChainId(1), address: Address::ZERO };
         let first = queues.turn(lane).await.unwrap();
         assert!(queues.turn(lane).now_or_never().is_none(), "who signs is waited for");
-        first.simulates(true);
+        first.simulates();
         assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "and who simulates");
-        *queues.of(lane).simulating.lock().unwrap() = Instant::now().checked_sub(SIMULATION_PATIENCE);
+        let long_ago = Instant::now().checked_sub(SIMULATION_PATIENCE).unwrap();
+        lock(&queues.of(lane).simulating).begin(long_ago);
         assert!(queues.turn(lane).await.is_none());
         let beside = queues.turn_or_beside(lane).await;
         assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "one after the other");
@@ -147,9 +201,38 @@ mod tests {
             queues.turn_or_beside(lane).now_or_never().is_some_and(|turn| turn.simulating.is_none()),
             "it hangs still"
         );
-        first.simulates(false);
+        first.simulated();
         assert!(queues.turn(lane).now_or_never().is_none());
         drop(first);
-        assert!(queues.turn(lane).await.is_some());
+        let next = queues.turn(lane).await.unwrap();
+        next.simulates();
+        let left = lock(&queues.of(lane).simulating).left(Instant::now()).unwrap();
+        assert!(left > SIMULATION_PATIENCE, "the one before answered for nothing: {left:?}");
+    }
+
+    #[test]
+    fn a_slow_simulation_gets_through_and_one_that_hangs_costs_the_others_no_more_than_before() {
+        let seconds = Duration::from_secs;
+        let begun = Instant::now();
+        let patience = |lane: &Simulating| lane.left(begun).unwrap();
+        let mut lane = Simulating::default();
+        let mut once = |passed: bool, took: u64, answered: bool| {
+            lane.begin(begun);
+            let waited = patience(&lane);
+            lane.passed = passed;
+            lane.end(begun + seconds(took), answered);
+            waited
+        };
+        // Who is slow and passed by every time is waited for the second time; who is not passed by asks for nothing.
+        assert_eq!(once(true, 4, true), seconds(2));
+        assert_eq!(once(false, 5, true), seconds(6), "it gets through");
+        assert_eq!(once(true, 4, true), seconds(2));
+        // The simulator hangs: six seconds, and then none for two that follow, which is what three would have cost.
+        assert_eq!(once(true, 10, false), seconds(6));
+        assert_eq!([once(true, 10, false), once(true, 10, false)], [seconds(0); 2]);
+        assert_eq!([once(true, 10, false), once(true, 10, false)], [seconds(2); 2], "hanging earns nothing");
+        // What was given up before anybody lost patience owes nothing.
+        assert_eq!(once(false, 1, false), seconds(2));
+        assert_eq!(once(false, 1, true), seconds(2));
     }
 }
