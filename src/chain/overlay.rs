@@ -16,10 +16,9 @@ pub struct Overlay {
     pub display_name: Option<String>,
     /// Instead of the file's.
     pub explorer_url: Option<Url>,
-    /// Instead of the environment's first.
-    pub rpc_url: Option<RpcUrl>,
-    /// Instead of all further ones, if there are any.
-    pub rpc_urls: Vec<RpcUrl>,
+    /// Instead of all that the environment and the file name. None of them, where none of a row's can be used: what was replaced is not
+    /// asked again because of that.
+    pub nodes: Option<Vec<RpcUrl>>,
     /// All of a chain that the file does not have.
     pub own: Option<ChainSpec>,
     /// Withdrawn: nobody sees it, and what was signed on it is followed to its end.
@@ -69,11 +68,8 @@ pub fn effective(file: &[ChainSpec], rows: &[Overlay]) -> (Vec<Effective>, Vec<S
             if let Some(url) = &row.explorer_url {
                 spec.explorer_url = Some(url.clone());
             }
-            if let Some(url) = &row.rpc_url {
-                spec.rpc_url = Some(url.clone());
-            }
-            if !row.rpc_urls.is_empty() {
-                spec.rpc_urls.clone_from(&row.rpc_urls);
+            if let Some(nodes) = &row.nodes {
+                (spec.rpc_url, spec.rpc_urls) = (None, nodes.clone());
             }
             (chain.is_enabled, chain.times) = (row.is_enabled, times);
             continue;
@@ -92,7 +88,7 @@ pub fn effective(file: &[ChainSpec], rows: &[Overlay]) -> (Vec<Effective>, Vec<S
             faults.push(format!("chain {} of the database is left out: {}", row.chain_id, wrong.join("; ")));
             continue;
         }
-        let spec = ChainSpec { rpc_url: row.rpc_url.clone(), rpc_urls: row.rpc_urls.clone(), ..own.clone() };
+        let spec = ChainSpec { rpc_url: None, rpc_urls: row.nodes.clone().unwrap_or_default(), ..own.clone() };
         let (is_enabled, deleted) = (row.is_enabled, row.deleted);
         chains.push(Effective { spec, in_file: false, is_enabled, deleted, times });
     }
@@ -115,8 +111,7 @@ mod tests {
             is_enabled: true,
             display_name: None,
             explorer_url: None,
-            rpc_url: None,
-            rpc_urls: Vec::new(),
+            nodes: None,
             own,
             deleted: false,
             created_at: at,
@@ -142,6 +137,20 @@ mod tests {
         assert_eq!(base.spec, ChainSpec { display_name: "Ours".to_owned(), ..file[0].clone() });
         assert!(base.in_file && !base.is_enabled);
         assert_eq!(faults.len(), 2, "{faults:?}");
-        assert!(chains[1].spec.rpc_url.is_none(), "a row's own URL, or none");
+        assert!(!chains[1].spec.has_node(), "a row's own URLs, or none");
+    }
+
+    #[test]
+    fn the_nodes_of_a_row_take_the_place_of_all_others() {
+        let url = |port: u16| RpcUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+        let file = [ChainSpec { rpc_urls: vec![url(2), url(3)], ..spec("base", 8453) }];
+        let nodes = |nodes: Option<Vec<RpcUrl>>| {
+            let (chains, _) = effective(&file, &[Overlay { nodes, ..row(8453, None) }]);
+            chains[0].spec.nodes()
+        };
+        assert_eq!(nodes(None), [url(1), url(2), url(3)]);
+        assert_eq!(nodes(Some(vec![url(4)])), [url(4)]);
+        assert_eq!(nodes(Some(vec![url(5), url(4)])), [url(5), url(4)]);
+        assert_eq!(nodes(Some(Vec::new())), []);
     }
 }

@@ -76,6 +76,8 @@ pub struct AdminChain {
     pub rpc_deadline_ms: u64,
     /// Whether there is a URL of a node. None is ever shown.
     pub has_rpc_url: bool,
+    /// How many there are, in all.
+    pub rpc_url_count: u64,
     /// Where it comes from.
     pub source: ChainSource,
 }
@@ -180,7 +182,8 @@ pub struct UpdateChain {
     #[schema(max_length = 2048)]
     pub rpc_url: Option<String>,
     /// The URLs of further nodes, in the order in which they are asked when the ones before fail. Eight in all. Whoever changes one names
-    /// all of them.
+    /// all of them: what is named takes the place of every URL of the chain, those of the environment and of chains.toml included. Not
+    /// empty without an `rpc_url`.
     #[schema(max_items = 8)]
     pub rpc_urls: Option<Vec<String>>,
     /// Whether it signs anything new.
@@ -208,7 +211,7 @@ fn with(mut base: Value, more: &Value) -> Value {
 }
 
 fn example() -> Value {
-    with(with(public_example(), &settings()), &json!({"has_rpc_url": true, "source": "database"}))
+    with(with(public_example(), &settings()), &json!({"has_rpc_url": true, "rpc_url_count": 1, "source": "database"}))
 }
 
 /// List the chains with what keeps their users safe.

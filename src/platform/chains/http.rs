@@ -34,6 +34,7 @@ fn render(app: &App, chain: &Chain) -> Value {
         let more: Map<String, Value> = [
             ("is_enabled".to_owned(), json!(chain.is_enabled())),
             ("has_rpc_url".to_owned(), json!(chain.spec().has_node())),
+            ("rpc_url_count".to_owned(), json!(chain.node_count())),
             ("source".to_owned(), json!(if chain.effective().in_file { "file" } else { "database" })),
         ]
         .into_iter()
@@ -96,7 +97,7 @@ impl From<ChainError> for Problem {
     fn from(error: ChainError) -> Self {
         let text = error.to_string();
         match error {
-            ChainError::Fault(Fault::Invalid(_) | Fault::RpcUrl) => Self::bad_request(text),
+            ChainError::Fault(Fault::Invalid(_) | Fault::RpcUrl | Fault::NoUrls) => Self::bad_request(text),
             ChainError::Fault(Fault::Fixed { .. } | Fault::TooMany) | ChainError::Node(_) => Self::unprocessable(text),
             ChainError::Exists(_) | ChainError::InFile(_) => Self::new(StatusCode::CONFLICT, text),
             ChainError::NotFound => Self::not_found(text),

@@ -78,8 +78,8 @@ pub async fn refresh(app: &App) -> Result<(), DbError> {
     let mut overlays: Vec<Overlay> = Vec::with_capacity(rows.len());
     for row in rows {
         let nodes = match &row.rpc {
-            None => Vec::new(),
-            Some(sealed) => match opened.get(&row.chain_id) {
+            None => None,
+            Some(sealed) => Some(match opened.get(&row.chain_id) {
                 Some((same, nodes)) if same == sealed => nodes.clone(),
                 _ => match open(app, row.chain_id, sealed).await {
                     Ok(nodes) => {
@@ -91,7 +91,7 @@ pub async fn refresh(app: &App) -> Result<(), DbError> {
                         Vec::new()
                     }
                 },
-            },
+            }),
         };
         overlays.push(row.overlay(nodes));
     }
@@ -105,7 +105,12 @@ pub async fn refresh(app: &App) -> Result<(), DbError> {
 async fn open(app: &App, chain_id: ChainId, sealed: &Envelope) -> Result<Vec<RpcUrl>, String> {
     let text = app.hsm.open(&associated_data(chain_id), sealed).await.map_err(|error| error.to_string())?;
     let text = std::str::from_utf8(&text).map_err(|_| "it is not text".to_owned())?;
-    let nodes: Vec<RpcUrl> = text.split_whitespace().filter_map(|text| parse_url(app, text)).collect();
+    // How long a URL may be is asked when it is stored: one that was there before that stays.
+    let nodes: Vec<RpcUrl> =
+        text.split_whitespace().filter_map(|text| RpcUrl::parse_guarded(text, app.outbound.rules())).collect();
+    if text.split_whitespace().any(|text| text.len() > URL_CHARS_MAX) {
+        tracing::warn!(%chain_id, "an RPC URL of a chain is longer than {URL_CHARS_MAX} characters: it is used, and has to be shorter when it is next set");
+    }
     match (nodes.len(), text.split_whitespace().count()) {
         (0, _) => Err("none is, or is any longer, one that is allowed".to_owned()),
         (usable, all) => {
@@ -180,7 +185,8 @@ pub async fn create(app: &App, principal: &Principal, request: &Request) -> Resu
     if app.chains.of_file(spec.chain_id).is_some() || app.chains.iter().any(|chain| in_file(&chain)) {
         return Err(exists());
     }
-    let rpc = seal_nodes(app, &definition, &request.nodes().unwrap_or_default()).await?;
+    let nodes = request.nodes().unwrap_or_default();
+    let rpc = seal_nodes(app, &definition, &nodes).await?;
     let mut tx = app.db.begin().await?;
     let before = store::get_for_update(&mut tx, spec.chain_id).await?;
     if before.is_none() && !store::has_room(&mut tx).await? {
@@ -199,7 +205,8 @@ pub async fn create(app: &App, principal: &Principal, request: &Request) -> Resu
         error => error.into(),
     })?;
     let resource = Resource::new("chain", spec.chain_id);
-    audit::record(&mut tx, Event::by(principal, "chain.create", resource).with("chain", row.render())).await?;
+    let event = Event::by(principal, "chain.create", resource);
+    audit::record(&mut tx, event.with("chain", row.render()).with("rpc_url_count", nodes.len())).await?;
     tx.commit().await?;
     refresh_now(app).await;
     app.chains.by_id(spec.chain_id).ok_or(ChainError::NotFound)
@@ -216,7 +223,7 @@ pub async fn change(
     request: &Request,
 ) -> Result<Arc<Chain>, ChainError> {
     let chain_id = chain.spec().chain_id;
-    let nodes = request.nodes();
+    let nodes = rules::changed_nodes(request)?;
     let rpc = seal_nodes(app, &Definition::of(chain.spec()), nodes.as_deref().unwrap_or_default()).await?;
     let mut tx = app.db.begin().await?;
     let held = store::get_for_update(&mut tx, chain_id).await?;
@@ -234,7 +241,8 @@ pub async fn change(
     let event = Event::by(principal, "chain.update", Resource::new("chain", chain_id))
         .with("before", before.render())
         .with("after", after.render())
-        .with("rpc_url_changed", nodes.is_some());
+        .with("rpc_url_changed", nodes.is_some())
+        .with_some("rpc_url_count", nodes.as_ref().map(Vec::len));
     audit::record(&mut tx, event).await?;
     tx.commit().await?;
     refresh_now(app).await;

@@ -62,6 +62,11 @@ pub enum Fault {
         "rpc_url and each of rpc_urls must be an http or https URL of at most {URL_CHARS_MAX} characters, on a public address or in a network that `outbound.allow_private` lists, {NODES_MAX} in all"
     )]
     RpcUrl,
+    /// A list of nodes without any (400): what it is to mean is not told.
+    #[error(
+        "rpc_urls: an empty list names no node: leave it out to change none, or send \"rpc_url\": \"\" to take away all that were set here"
+    )]
+    NoUrls,
     /// A field that cannot be changed (422).
     #[error("{field} of chain {chain} cannot be changed: {why}")]
     Fixed {
@@ -227,6 +232,18 @@ pub fn same_chain(old: &ChainSpec, new: &ChainSpec) -> Result<(), Fault> {
         () if old.is_testnet != new.is_testnet => fixed("is_testnet"),
         () => Ok(()),
     }
+}
+
+/// The nodes that a change names, as [`Request::nodes`].
+///
+/// # Errors
+/// [`Fault::NoUrls`]. It may be meant as "none but the first" or as "none at all", and a chain without a node signs nothing.
+pub fn changed_nodes(request: &Request) -> Result<Option<Vec<&str>>, Fault> {
+    let nodes = request.nodes();
+    if request.rpc_url.is_none() && nodes.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Fault::NoUrls);
+    }
+    Ok(nodes)
 }
 
 /// The row as the request wants it; the URL is the caller's business.

@@ -76,15 +76,13 @@ impl Row {
 
     /// As the registry takes it.
     #[must_use]
-    pub fn overlay(self, nodes: Vec<RpcUrl>) -> Overlay {
-        let mut nodes = nodes.into_iter();
+    pub fn overlay(self, nodes: Option<Vec<RpcUrl>>) -> Overlay {
         Overlay {
             chain_id: self.chain_id,
             is_enabled: self.is_enabled,
             display_name: self.display_name,
             explorer_url: self.explorer_url,
-            rpc_url: nodes.next(),
-            rpc_urls: nodes.collect(),
+            nodes,
             own: self.own.map(|own| own.spec().clone()),
             deleted: self.deleted,
             created_at: self.created_at,

@@ -201,6 +201,8 @@ async fn chains_toml_wins_over_the_table_for_id_name_and_ceilings() {
     let stack = Stack::with(Options {
         daemons: 2,
         chains: vec![("base", 8453), ("polygon", 137)],
+        // The further node of both, by the file: of none of them, if it is asked.
+        chain_toml: "rpc_urls = [\"http://127.0.0.1:1/\"]",
         env: loopback(),
         ..Options::default()
     })
@@ -251,13 +253,15 @@ async fn chains_toml_wins_over_the_table_for_id_name_and_ceilings() {
     let body = json!({"display_name": "Ours", "explorer_url": "https://e.example/x", "rpc_url": stack.anvil("base").url(), "chain_id": 8453});
     let shown = stack.owner.put(&base, &body).await.expect(200);
     assert_eq!((&shown["display_name"], &shown["explorer_url"]), (&json!("Ours"), &json!("https://e.example/x")));
+    assert_eq!(shown["rpc_url_count"], 1, "what is named takes the place of all the file's");
     agent.submit(pay("base")).await.expect(201);
     stack.owner.put(&base, &json!({"is_enabled": false})).await.expect(200);
     there.submit(pay("base")).await.refused(403);
     there.submit(json!({"to": TO, "value": "0.001", "chain": "polygon"})).await.expect(201);
     stack.owner.delete(&base).await.refused(409);
     there.submit(pay("base")).await.refused(403);
-    stack.owner.put(&base, &json!({"is_enabled": true, "rpc_url": ""})).await.expect(200);
+    let shown = stack.owner.put(&base, &json!({"is_enabled": true, "rpc_url": ""})).await.expect(200);
+    assert_eq!(shown["rpc_url_count"], 2, "the file's again");
     until(SOON, "it signs again there", async || there.submit(pay("base")).await.status == 201).await;
     assert_eq!(status(&stack.owner, &format!("{CHAINS}/nothing")).await, 405, "chains are read from the list");
     stack.owner.put(&format!("{CHAINS}/nothing"), &json!({})).await.refused(404);
@@ -297,6 +301,10 @@ async fn a_chain_of_the_api_has_several_nodes_and_each_is_held_to_the_rules_of_o
 
     let made = stack.owner.post(CHAINS, &further(json!([second.url()]))).await.expect(201);
     assert_eq!((&made["has_rpc_url"], made.get("rpc_urls")), (&json!(true), None));
+    assert_eq!(
+        (&made["rpc_url_count"], &last_event(&stack, "chain.create").await["rpc_url_count"]),
+        (&json!(2), &json!(2))
+    );
     let chain = format!("{CHAINS}/{}", made["id"].as_str().unwrap());
     agent.submit(pay("added")).await.expect(201);
     // The first goes away: the second is asked.
@@ -307,7 +315,11 @@ async fn a_chain_of_the_api_has_several_nodes_and_each_is_held_to_the_rules_of_o
     stack.owner.put(&chain, &json!({"confirmations": 2, "rpc_urls": null})).await.expect(200);
     until(SOON, "both are there still", sent).await;
     stack.owner.put(&chain, &json!({"rpc_url": first.url()})).await.refused(422);
-    stack.owner.put(&chain, &json!({"rpc_urls": [second.url()]})).await.expect(200);
+    // A list without any is not taken for "none".
+    let detail = stack.owner.put(&chain, &json!({"rpc_urls": []})).await.refused(400);
+    assert!(detail.contains("leave it out to change none"), "{detail}");
+    assert_eq!(stack.owner.put(&chain, &json!({"rpc_urls": [second.url()]})).await.expect(200)["rpc_url_count"], 1);
+    assert_eq!(last_event(&stack, "chain.update").await["rpc_url_count"], 1);
     first.clear();
     let before = first.total();
     agent.submit(pay("added")).await.expect(201);
