@@ -140,21 +140,10 @@ pub async fn for_intent(
 #[derive(FromRow)]
 struct Candidate {
     bound: bool,
-    human_owned: bool,
     #[sqlx(flatten)]
     vault: JoinedVault,
     #[sqlx(flatten)]
     row: Row,
-}
-
-impl Candidate {
-    fn tier(&self) -> Tier {
-        match (self.human_owned, self.bound) {
-            (true, true) => Tier::Bound,
-            (true, false) => Tier::Readable,
-            (false, _) => Tier::AgentOwned,
-        }
-    }
 }
 
 /// The key that an agent's intent is signed with: of the keys at this path that it may read, those of the nearest tier (bound human-owned vaults,
@@ -168,7 +157,7 @@ pub async fn resolve(
     path: &SecretPath,
 ) -> Result<SigningKey, ResolveError> {
     let candidates: Vec<Candidate> = sqlx::query_as(concat!(
-        select!(", v.id = ANY(a.vault_ids) AS bound, v.created_by_type = 'user' AS human_owned, "),
+        select!(", v.id = ANY(a.vault_ids) AS bound, "),
         joined_vault!(),
         " FROM signing_keys k
          JOIN secrets s ON s.id = k.secret_id AND s.deleted_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > now())
@@ -188,8 +177,13 @@ pub async fn resolve(
     .map_err(DbError::from)?;
     let mut usable = Vec::new();
     for candidate in candidates {
-        let tier = candidate.tier();
-        let grants = access::store::grants(conn, principal, &candidate.vault.vault()?, Lock::None).await?;
+        let vault = candidate.vault.vault()?;
+        let tier = match (vault.created_by, candidate.bound) {
+            (Actor::User(_), true) => Tier::Bound,
+            (Actor::User(_), false) => Tier::Readable,
+            (Actor::Agent(_), _) => Tier::AgentOwned,
+        };
+        let grants = access::store::grants(conn, principal, &vault, Lock::None).await?;
         if grants.check(path, Permission::Read).is_ok() {
             usable.push((tier, candidate.row.key()?));
         }
