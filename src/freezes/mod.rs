@@ -1,5 +1,6 @@
 //! The kill switch: an organisation, an agent, a key or a chain that signs nothing new until a human lifts it. What is signed, and no
-//! node is known to have, is held as long (`intents::store::to_send`); what a node has is followed to its end.
+//! node is known to have, is held as long (`intents::store::to_send`), and as long as its agent is to pay it no more; what a node has is
+//! followed to its end.
 //!
 //! A freeze that has been answered holds on every daemon: T1 goes through the organisation's gate ([`store::pass_gate`]) before it reads
 //! what is in force, and whoever freezes writes it, and then closes the gate once before it answers. Postgres serves those who wait for an advisory lock in turn, so
