@@ -18,7 +18,7 @@ macro_rules! held {
           END)"
     };
 }
-pub(super) use held;
+pub(crate) use held;
 
 /// For people: why a transaction is not sent, from what [`held!`] says.
 pub(super) fn words(held: &str) -> String {
