@@ -313,6 +313,7 @@ impl Config {
         missing.extend(self.audit.faults());
         missing.extend(self.limits.zero_rates().map(|key| format!("`{key}` must be above 0")));
         missing.extend(self.tls.problem());
+        missing.extend(self.metrics.fault());
         missing.extend(self.telemetry.fault());
         if missing.is_empty() { Ok(()) } else { Err(ConfigError::Incomplete(missing)) }
     }
@@ -327,6 +328,7 @@ impl Config {
 /// What a key that holds or names a secret must be. An error of the parser would show what is there instead.
 fn secret_form(key: &str) -> Option<&'static str> {
     match key {
+        "telemetry.otlp_endpoint" => Some("must be an http or https URL without credentials and query"),
         "mail.smtp_url" => Some("must be a string, smtps://user:password@host"),
         "database.url" => Some("must be a string, postgres://user:password@host/database"),
         _ if key == "hsm.pin" || key.starts_with("hsm.pin.") => Some("must be { file = \"…\" } or { env = \"NAME\" }"),
@@ -378,8 +380,14 @@ mod tests {
             ("INTENTD_RPC_URL_BASE", "https://rpc.example/hunter2"),
             ("INTENTD_SIMULATION_ACCESS_KEY", "hunter2"),
             ("INTENTD_SIMULATOR_ACCESS_KEY", "hunter2"),
+            ("INTENTD_OTLP_ENDPOINT", "https://u:hunter2@collector.example"),
         ];
         let printed = format!("{:?}", load("", &vars).unwrap());
         assert!(!printed.contains("hunter2"), "{printed}");
+        let error = load("", &[("INTENTD_OTLP_ENDPOINT", "u:hunter2@collector")]).map(|config| format!("{config:?}"));
+        let said = error.unwrap_or_else(|error| error.to_string());
+        assert!(!said.contains("hunter2"), "{said}");
+        let error = load("", &[("INTENTD_OTLP_ENDPOINT", "//hunter2")]).unwrap_err().to_string();
+        assert!(error.contains("telemetry.otlp_endpoint") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::db::DbError;
 use crate::hsm::HsmError;
 use crate::ids::KekId;
+use crate::telemetry::record;
 
 /// How often chains are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -155,6 +156,7 @@ impl Signer {
             return;
         }
         self.refused.insert(trail, Instant::now());
+        record::audit_not_signed();
         let (kind, detail) = (broken.kind.as_str(), &broken.detail);
         tracing::error!(
             %trail, kind, detail, event = ?broken.event_id,
@@ -171,6 +173,7 @@ impl Signer {
         }
         let mut conn = app.db.acquire().await.map_err(DbError::from)?;
         if !store::keys(&mut conn).await?.is_empty() {
+            record::audit_not_signed();
             tracing::error!(
                 "the audit trail is not signed any more: there was an `audit` key, and none is active; see `intentd admin hsm keks`"
             );

@@ -13,6 +13,7 @@ use super::error::ChainUnavailable;
 use super::overlay::{self, Effective, Overlay};
 use super::rpc::Rpc;
 use super::spec::{ChainId, ChainSpec, RpcUrl};
+use crate::telemetry::record;
 
 /// The chains.toml that is built in.
 pub const DEFAULT_CHAINS: &str = include_str!("../../chains.toml");
@@ -86,7 +87,8 @@ impl Chains {
         }
         let mut chains = Vec::with_capacity(specs.len());
         for spec in specs.iter().cloned() {
-            match Chain::new(Effective::of_file(spec), None) {
+            let label = record::name_of(&spec.name);
+            match Chain::new(Effective::of_file(spec), label, None) {
                 Ok(chain) => chains.push(Arc::new(chain)),
                 Err(fault) => faults.push(fault),
             }
@@ -109,7 +111,8 @@ impl Chains {
                 chains.push(Arc::clone(same));
                 continue;
             }
-            match Chain::new(one, old.map(Arc::as_ref)) {
+            let label = record::name_of(&one.spec.name);
+            match Chain::new(one, label, old.map(Arc::as_ref)) {
                 Ok(chain) => chains.push(Arc::new(chain)),
                 Err(fault) => faults.push(fault),
             }
@@ -175,15 +178,15 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// With the clients of `before`, as far as they are for the same URLs.
-    fn new(is: Effective, before: Option<&Self>) -> Result<Self, String> {
+    /// With the clients of `before`, as far as they are for the same URLs. `label` is what its calls are counted as.
+    fn new(is: Effective, label: &'static str, before: Option<&Self>) -> Result<Self, String> {
         let spec = &is.spec;
         let asks_as = |spec: &ChainSpec| (spec.name.clone(), spec.chain_id, spec.rpc_deadline_ms);
         let kept = before.filter(|before| asks_as(before.spec()) == asks_as(spec)).map_or(&[][..], |b| &b.nodes);
         let deadline = Duration::from_millis(spec.rpc_deadline_ms);
         let node = |url: RpcUrl| match kept.iter().find(|node| node.is_at(&url)) {
             Some(node) => Ok(Arc::clone(node)),
-            None => Rpc::new(&spec.name, spec.chain_id, url, deadline).map(Arc::new),
+            None => Rpc::new((&spec.name, label), spec.chain_id, url, deadline).map(Arc::new),
         };
         let nodes: Result<Vec<_>, String> = spec.nodes().into_iter().map(node).collect();
         match nodes {
@@ -192,12 +195,13 @@ impl Chain {
         }
     }
 
-    /// A chain that is in no registry yet, to ask its node whether it is one of it.
+    /// A chain that is in no registry yet, to ask its node whether it is one of it. Its name is what a request says: it is counted as
+    /// `candidate`.
     ///
     /// # Errors
     /// When there is no HTTP client.
     pub fn candidate(spec: ChainSpec) -> Result<Self, String> {
-        Self::new(Effective::of_file(spec), None)
+        Self::new(Effective::of_file(spec), "candidate", None)
     }
 
     /// What the registry says.
@@ -258,9 +262,15 @@ impl Chain {
         self.nodes.len()
     }
 
-    /// Whether each of its nodes answered the last time that it was asked, in their order.
-    pub fn nodes_up(&self) -> impl Iterator<Item = bool> {
-        self.nodes.iter().map(|node| !node.is_down())
+    /// Of each of its nodes, in their order: whether it answered the last time that it was asked, and the time of the newest block that
+    /// it told [`Chain::probe`] of, in seconds since 1970.
+    pub fn nodes_seen(&self) -> impl Iterator<Item = (bool, Option<u64>)> {
+        self.nodes.iter().map(|node| (!node.is_down(), node.head_time_s()))
+    }
+
+    /// Asks every node whether it is there. Waits for all of them at once, at most a few times `rpc_deadline_ms`.
+    pub async fn probe(&self) {
+        futures::future::join_all(self.nodes.iter().map(|node| node.probe())).await;
     }
 
     /// The nodes that bytes are sent to: those that did not just fail, or all of them.

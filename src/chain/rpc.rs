@@ -35,8 +35,10 @@ pub struct Rpc {
     next_id: AtomicU64,
     /// One above the transport's generation at which the node last answered the right chain id; 0: never.
     verified: AtomicU64,
-    /// When an exchange last failed, unless one has succeeded since.
+    /// When an exchange last failed, or its answer made no sense, unless one has succeeded since.
     failed_at: Mutex<Option<Instant>>,
+    /// The time of the newest block that it told [`Rpc::probe`] of, in seconds since 1970; 0: none.
+    head_time_s: AtomicU64,
     /// What this node was found to have (true) or to lack. Forgotten when the node is verified anew.
     found: Mutex<BTreeMap<&'static str, bool>>,
 }
@@ -64,17 +66,25 @@ impl std::fmt::Debug for Rpc {
 }
 
 impl Rpc {
+    /// `label` is what its calls are counted as.
+    ///
     /// # Errors
     /// The HTTP client's text, when TLS cannot be set up.
-    pub(super) fn new(chain: &str, expected: ChainId, url: RpcUrl, deadline: Duration) -> Result<Self, String> {
+    pub(super) fn new(
+        (chain, label): (&str, &'static str),
+        expected: ChainId,
+        url: RpcUrl,
+        deadline: Duration,
+    ) -> Result<Self, String> {
         Ok(Self {
             chain: chain.to_owned(),
-            label: record::name_of(chain),
+            label,
             expected,
             transport: Transport::new(url, deadline)?,
             next_id: AtomicU64::new(1),
             verified: AtomicU64::new(0),
             failed_at: Mutex::default(),
+            head_time_s: AtomicU64::new(0),
             found: Mutex::default(),
         })
     }
@@ -84,10 +94,23 @@ impl Rpc {
         self.transport.is_at(url)
     }
 
-    /// Whether the last exchange failed, or it led to another chain.
+    /// Whether the last exchange failed or made no sense, or it led to another chain.
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.failed_at().is_some()
+    }
+
+    /// Asks for the newest block, as somebody would who wants to sign, so that [`Rpc::is_down`] is true of now and not of the last request.
+    pub(super) async fn probe(&self) {
+        if let Ok(head) = self.head().await {
+            self.head_time_s.store(head.timestamp, Ordering::Relaxed);
+        }
+    }
+
+    /// The time of the newest block that [`Rpc::probe`] was told of, in seconds since 1970.
+    #[must_use]
+    pub fn head_time_s(&self) -> Option<u64> {
+        Some(self.head_time_s.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
     /// Whether it is down and has rested: true for one of those who ask, who is to find out whether it is back.
@@ -169,17 +192,25 @@ impl Rpc {
 
     async fn verify(&self) -> Result<(), RpcError> {
         self.verified.store(0, Ordering::SeqCst);
-        let answer = self.call("eth_chainId", json!([])).await?;
-        let answered = u256(&answer).ok_or_else(|| self.garbage("eth_chainId is not a number"))?;
-        if answered != U256::from(self.expected.0) {
-            let (chain, expected) = (self.chain.clone(), self.expected);
-            *self.failed_at() = Some(Instant::now());
-            tracing::error!(chain, %expected, %answered, "the RPC URL leads to another chain");
-            return Err(RpcError::WrongChain { chain, expected, answered });
-        }
+        self.timed("eth_chainId", async {
+            let answer = self.ask("eth_chainId", json!([])).await?;
+            let answered = u256(&answer).ok_or_else(|| self.garbage("eth_chainId is not a number"))?;
+            if answered != U256::from(self.expected.0) {
+                let (chain, expected) = (self.chain.clone(), self.expected);
+                self.note_failure();
+                tracing::error!(chain, %expected, %answered, "the RPC URL leads to another chain");
+                return Err(RpcError::WrongChain { chain, expected, answered });
+            }
+            Ok(())
+        })
+        .await?;
         self.found().clear();
         self.verified.store(self.transport.generation() + 1, Ordering::SeqCst);
         Ok(())
+    }
+
+    fn note_failure(&self) {
+        *self.failed_at() = Some(Instant::now());
     }
 
     /// Whether this node was found to lack something: a method, or a part of one.
@@ -205,12 +236,13 @@ impl Rpc {
 
     /// One call, with no look at the chain id.
     async fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        self.timed(method, async {
-            let (id, body) = self.envelope(method, params);
-            let answer = self.exchange(&body).await?;
-            self.read_answer(id, answer)?.map_err(|error| self.node(error))
-        })
-        .await
+        self.timed(method, self.ask(method, params)).await
+    }
+
+    async fn ask(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        let (id, body) = self.envelope(method, params);
+        let answer = self.exchange(&body).await?;
+        self.read_answer(id, answer)?.map_err(|error| self.node(error))
     }
 
     /// Counts and times one exchange.
@@ -290,7 +322,9 @@ impl Rpc {
         RpcError::Unreachable { chain: self.chain.clone(), cause }
     }
 
+    /// An answer that makes no sense is none: the node counts as down until it gives one.
     pub(super) fn garbage(&self, what: &'static str) -> RpcError {
+        self.note_failure();
         self.unreachable(Unreachable::Garbage(what))
     }
 

@@ -21,6 +21,7 @@ const ENVIRONMENT: &[(&str, &str, Kind)] = &[
     ("INTENTD_LOG", "log", Kind::Text),
     ("INTENTD_LOG_FORMAT", "log_format", Kind::Text),
     ("INTENTD_METRICS_LISTEN", "metrics.listen", Kind::Text),
+    ("INTENTD_METRICS_SAMPLE_S", "metrics.sample_s", Kind::Number),
     ("INTENTD_OTLP_ENDPOINT", "telemetry.otlp_endpoint", Kind::Text),
     ("INTENTD_DRAIN_S", "drain_s", Kind::Number),
     ("INTENTD_DATABASE_URL", "database.url", Kind::Text),

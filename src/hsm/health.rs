@@ -9,6 +9,8 @@ use super::Hsm;
 use super::canary;
 use super::error::HsmError;
 use super::keks::KekPurpose;
+use super::queue::Queue;
+use super::shared::Phase;
 
 /// Counters of the workers together.
 #[derive(Debug, Default)]
@@ -83,11 +85,13 @@ pub struct HsmHealth {
 /// What the workers count, without asking the HSM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HsmCounts {
-    /// Whether calls are taken.
+    /// Whether its workers run: not while it is recovered, when calls wait for what may never come.
     pub is_up: bool,
     /// As [`HsmHealth`]'s.
     pub queue_depth: usize,
-    /// As [`HsmHealth`]'s.
+    /// Calls that wait for the worker that has most of them: a key's calls go to one worker only.
+    pub queue_deepest: usize,
+    /// Calls that may wait for one worker.
     pub queue_limit: usize,
     /// As [`HsmHealth`]'s.
     pub workers_abandoned: u64,
@@ -108,9 +112,10 @@ impl Hsm {
         let shared = &self.inner.shared;
         let stats = &shared.stats;
         HsmCounts {
-            is_up: shared.admit().is_ok(),
+            is_up: matches!(*shared.phase.borrow(), Phase::Ready),
             queue_depth: shared.queued(),
-            queue_limit: shared.queues.len() * shared.queue_depth,
+            queue_deepest: shared.queues.iter().map(Queue::len).max().unwrap_or_default(),
+            queue_limit: shared.queue_depth,
             workers_abandoned: stats.abandoned.load(Relaxed),
             recoveries: stats.recoveries.load(Relaxed),
             cached_keys: stats.cached.load(Relaxed),

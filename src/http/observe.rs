@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
@@ -44,6 +44,26 @@ pub fn templates(table: &[Route]) -> Templates {
     Arc::new(table.iter().map(|route| route.path).collect())
 }
 
+/// The template of the route that a request is for, as it may be in a log line or a span. Its path may name what is secret, or be all that
+/// opens a share; a request for nothing that there is has `none`.
+#[derive(Clone, Copy)]
+pub struct Template(pub &'static str);
+
+/// A request on its way, counted however it ends: also when its client goes away, and with it everything that was done for the client.
+struct Underway {
+    route: &'static str,
+    method: &'static str,
+    began: Instant,
+    status: Option<StatusCode>,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let status = self.status.as_ref().map_or("client_gone", StatusCode::as_str);
+        record::request(self.route, self.method, status, self.began.elapsed());
+    }
+}
+
 /// The outermost layer.
 pub async fn observe(State(templates): State<Templates>, mut request: Request, next: Next) -> Response {
     let id = RequestId::random();
@@ -51,14 +71,16 @@ pub async fn observe(State(templates): State<Templates>, mut request: Request, n
     let route = matched.and_then(|path| templates.get(path.as_str())).copied().unwrap_or("none");
     let method = name_of(request.method());
     request.extensions_mut().insert(id.clone());
-    let began = Instant::now();
+    request.extensions_mut().insert(Template(route));
+    let mut underway = Underway { route, method, began: Instant::now(), status: None };
     let mut response = next.run(request).await;
-    record::request(route, method, response.status().as_str(), began.elapsed());
+    underway.status = Some(response.status());
     response.headers_mut().insert(X_REQUEST_ID, id.0);
     response
 }
 
-fn name_of(method: &Method) -> &'static str {
+/// A method as a word of a known set: what a request calls itself is of any length.
+pub fn name_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

@@ -14,19 +14,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 use super::extract::{BODY_BYTES_MAX, Peer};
-use super::observe::{self, RequestId};
+use super::observe::{self, RequestId, Template};
 use super::problem::Problem;
 use super::routes::Routes;
 use crate::app::App;
-use crate::telemetry::traces;
-
-/// A path as the log may have it: without a query string, the code that lets a device in, or the id of a share, which may be all that
-/// opens it.
-fn shown(path: &str) -> &str {
-    const CAPABILITIES: &[(&str, &str)] =
-        &[("/v1/auth/device/code/", "/v1/auth/device/code/…"), ("/v1/share", "/v1/share…")];
-    CAPABILITIES.iter().find(|(start, _)| path.starts_with(start)).map_or(path, |(_, shown)| shown)
-}
+use crate::telemetry::{story, traces};
 
 /// Every route of the daemon.
 #[must_use]
@@ -70,9 +62,11 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(map_response(only_problems))
         .layer(cors)
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
-            let path = shown(request.uri().path());
+            // Nothing that a request says in its own words: not its path, which may be a secret's, and whoever asks writes into no log.
             let id = request.extensions().get().map_or("none", RequestId::as_str);
-            let span = tracing::info_span!("http", id, method = %request.method(), path);
+            let Template(route) = request.extensions().get().copied().unwrap_or(Template("none"));
+            let method = observe::name_of(request.method());
+            let span = tracing::info_span!(target: story::ROOTS, "http", id, method, route);
             traces::join(&span, request.headers());
             span
         }))

@@ -77,6 +77,7 @@ pub async fn submit(
         let checked = stage(Stage::Check, check::check(app, keyed)).await?;
         let committed = commit::commit(app, checked).await?;
         app.meter.count(principal.org_id, crate::metering::Kind::Signatures);
+        story::keep_so_far();
         let row = stage(Stage::Broadcast, broadcast::broadcast(app, committed)).await;
         Ok(Submitted { row, replayed: false })
     }
@@ -108,6 +109,6 @@ fn tell(submitted: &Submitted) {
         "intent {}", if submitted.replayed { "replayed" } else { "signed" },
     );
     if !submitted.replayed {
-        story::keep(row.id, told);
+        story::complete(row.id, told);
     }
 }

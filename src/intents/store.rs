@@ -27,6 +27,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::{PgPool, Postgres, Transaction};
 
 pub use claims::*;
+pub(crate) use holds::held;
 pub use holds::{ToSend, held_before, note_rule_hold, to_send};
 pub use intents::*;
 pub use lanes::*;

@@ -8,6 +8,9 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 
 use super::table::{Kind, Metric};
 
+/// What a series says that was withdrawn. Such series are not served.
+pub(super) const WITHDRAWN: f64 = f64::NAN;
+
 /// Distinct names that become labels: chains, spend groups, statuses. More are one, `other`.
 const NAMES_MAX: usize = 1_024;
 
@@ -65,6 +68,21 @@ impl<H: Handle, const N: usize> Family<H, N> {
         let metadata = Metadata::new("intentd", Level::INFO, None);
         let handle = metrics::with_recorder(|recorder| H::register(recorder, &key, &metadata));
         self.known.write().unwrap_or_else(PoisonError::into_inner).entry(labels).or_insert(handle).clone()
+    }
+}
+
+impl<const N: usize> Family<Gauge, N> {
+    /// Sets what is so now, and withdraws every other series of the family: what it stood for is gone, or not known any more.
+    pub(super) fn replace(&self, now: impl IntoIterator<Item = ([&'static str; N], f64)>) {
+        let mut given = BTreeSet::new();
+        for (labels, value) in now {
+            self.of(labels).set(value);
+            given.insert(labels);
+        }
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, gauge) in known.iter().filter(|(labels, _)| !given.contains(*labels)) {
+            gauge.set(WITHDRAWN);
+        }
     }
 }
 

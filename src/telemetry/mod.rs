@@ -1,12 +1,13 @@
 //! What operators see: metrics, traces and the story of each intent.
 //!
 //! `table` is all metrics there are; `record` is what features call, and `handles` makes that cheap; `story` times the stages of an
-//! intent; `sampler` reads gauges, `http` serves them; `traces` sets up log lines and the export of spans. Nothing here decides
+//! intent; `sampler` reads gauges, `http` serves them; `traces` sets up log lines and the export of spans, `lot` draws which of them. Nothing here decides
 //! anything, and no label, span or line has a secret or signed bytes; labels have no ids or addresses either.
 
 mod config;
 mod handles;
 mod http;
+mod lot;
 pub mod record;
 mod sampler;
 mod store;
@@ -72,13 +73,15 @@ impl Metrics {
         Ok(Some(Self { listener, address, recorded }))
     }
 
-    /// Serves and samples until the daemon stops.
+    /// Serves, samples and asks nodes until the daemon stops.
     pub fn start(self, app: &Arc<App>) {
         let room = Room { all: CONNECTIONS_MAX, of_one: CONNECTIONS_MAX, proxies: Networks::default() };
         let listener = Listener::new(self.listener, None, room);
-        let router = http::router(Arc::clone(app), self.recorded.clone());
+        let last = sampler::LastRead::never();
+        let router = http::router(Arc::clone(app), self.recorded.clone(), Arc::clone(&last));
         app.tasks.spawn(connections::serve(listener, router, IDLE, app.stopping.clone()));
-        app.tasks.spawn(sampler::keep_sampling(Arc::clone(app), self.recorded));
+        app.tasks.spawn(sampler::keep_sampling(Arc::clone(app), self.recorded, last));
+        app.tasks.spawn(sampler::keep_probing(Arc::clone(app)));
         tracing::info!("metrics at http://{}/metrics", self.address);
     }
 }

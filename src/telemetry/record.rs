@@ -1,10 +1,13 @@
 //! What features record, by name: each function takes what it is about and knows its metric and labels.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
 use super::handles::{Family, interned};
+use super::store::{AtLimit, ChainCounts, Waiting};
 use super::table;
 
 type Counters<const N: usize> = Family<Counter, N>;
@@ -27,8 +30,12 @@ pub fn request(route: &'static str, method: &'static str, status: &str, took: Du
 
 /// An intent came to its end here. `outcome` is `signed`, `replayed` or the error's label.
 pub fn intent(chain: &'static str, kind: &'static str, outcome: &'static str) {
+    intents(chain, kind, outcome, 1);
+}
+
+fn intents(chain: &'static str, kind: &'static str, outcome: &'static str, count: u64) {
     static INTENTS: Counters<3> = Counters::new(&table::INTENTS);
-    INTENTS.of([chain, kind, outcome]).increment(1);
+    INTENTS.of([chain, kind, outcome]).increment(count);
 }
 
 /// A stage of the pipeline is over.
@@ -39,14 +46,22 @@ pub(super) fn stage(stage: &'static str, took: Duration) {
 
 /// A nonce is final.
 pub fn transaction_final(chain: &str, outcome: &'static str) {
+    transactions_final(interned(chain), outcome, 1);
+}
+
+fn transactions_final(chain: &'static str, outcome: &'static str, count: u64) {
     static FINAL: Counters<2> = Counters::new(&table::TRANSACTIONS_FINAL);
-    FINAL.of([interned(chain), outcome]).increment(1);
+    FINAL.of([chain, outcome]).increment(count);
 }
 
 /// A call of the HSM has ended, as its caller sees it.
 pub fn hsm_ended(operation: &'static str, outcome: &'static str) {
+    hsm_ends(operation, outcome, 1);
+}
+
+fn hsm_ends(operation: &'static str, outcome: &'static str, count: u64) {
     static OPERATIONS: Counters<2> = Counters::new(&table::HSM_OPERATIONS);
-    OPERATIONS.of([operation, outcome]).increment(1);
+    OPERATIONS.of([operation, outcome]).increment(count);
 }
 
 /// A worker has begun with a call.
@@ -65,6 +80,7 @@ pub fn hsm_worked(operation: &'static str, took: Duration) {
 pub(super) fn hsm_counts(counts: &crate::hsm::HsmCounts) {
     static UP: Gauges<0> = Gauges::new(&table::HSM_UP);
     static DEPTH: Gauges<0> = Gauges::new(&table::HSM_QUEUE_DEPTH);
+    static DEEPEST: Gauges<0> = Gauges::new(&table::HSM_QUEUE_DEEPEST);
     static LIMIT: Gauges<0> = Gauges::new(&table::HSM_QUEUE_LIMIT);
     static ABANDONED: Counters<0> = Counters::new(&table::HSM_WORKERS_ABANDONED);
     static RECOVERIES: Counters<0> = Counters::new(&table::HSM_RECOVERIES);
@@ -72,6 +88,7 @@ pub(super) fn hsm_counts(counts: &crate::hsm::HsmCounts) {
     static LOOKUPS: Counters<1> = Counters::new(&table::HSM_KEY_LOOKUPS);
     UP.of([]).set(if counts.is_up { 1.0 } else { 0.0 });
     DEPTH.of([]).set(counts.queue_depth as f64);
+    DEEPEST.of([]).set(counts.queue_deepest as f64);
     LIMIT.of([]).set(counts.queue_limit as f64);
     ABANDONED.of([]).absolute(counts.workers_abandoned);
     RECOVERIES.of([]).absolute(counts.recoveries);
@@ -113,22 +130,6 @@ pub fn rpc(chain: &'static str, method: &'static str, outcome: &'static str, too
     SECONDS.of([chain, method]).record(took);
 }
 
-/// Whether each of a chain's nodes answered the last time, and as the right chain.
-pub(super) fn nodes_up(chain: &str, up: impl Iterator<Item = bool>) {
-    static UP: Gauges<2> = Gauges::new(&table::RPC_UP);
-    const NODES: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
-    let chain = interned(chain);
-    for (node, is_up) in NODES.iter().zip(up) {
-        UP.of([chain, node]).set(if is_up { 1.0 } else { 0.0 });
-    }
-}
-
-/// Intents that have, or wait for, their lane's turn.
-pub(super) fn lane_turns(count: usize) {
-    static TURNS: Gauges<0> = Gauges::new(&table::LANE_TURNS);
-    TURNS.of([]).set(count as f64);
-}
-
 /// Transactions were simulated, in one go.
 pub fn simulation(backend: &'static str, outcomes: impl IntoIterator<Item = &'static str>, took: Duration) {
     static SIMULATIONS: Counters<2> = Counters::new(&table::SIMULATIONS);
@@ -140,61 +141,133 @@ pub fn simulation(backend: &'static str, outcomes: impl IntoIterator<Item = &'st
     SECONDS.of([backend]).record(took);
 }
 
+/// When the tracker last ended a round well, by chain.
+static LAST_ROUNDS: Mutex<BTreeMap<&'static str, f64>> = Mutex::new(BTreeMap::new());
+
 /// A round of the tracker is over.
 pub fn tracker_round(chain: &str, is_done: bool, took: Duration) {
-    static ROUNDS: Counters<2> = Counters::new(&table::TRACKER_ROUNDS);
     static SECONDS: Histograms<1> = Histograms::new(&table::TRACKER_ROUND_SECONDS);
-    static LAST: Gauges<1> = Gauges::new(&table::TRACKER_LAST_ROUND);
     let chain = interned(chain);
-    ROUNDS.of([chain, if is_done { "done" } else { "failed" }]).increment(1);
+    tracker_rounds(chain, if is_done { "done" } else { "failed" }, 1);
     SECONDS.of([chain]).record(took);
     if is_done {
-        LAST.of([chain]).set(now_s());
+        LAST_ROUNDS.lock().unwrap_or_else(PoisonError::into_inner).insert(chain, now_s());
     }
 }
 
-/// Counts of a chain's lanes and slots.
-pub(super) fn slots(chain: &str, counts: &super::store::ChainCounts) {
+fn tracker_rounds(chain: &'static str, outcome: &'static str, count: u64) {
+    static ROUNDS: Counters<2> = Counters::new(&table::TRACKER_ROUNDS);
+    ROUNDS.of([chain, outcome]).increment(count);
+}
+
+/// The tracker's chains as they are now. One that is new begins now, so that a tracker which never ends a round shows as one; one that is
+/// gone is withdrawn.
+pub(super) fn tracked(chains: &BTreeSet<&'static str>) {
+    static LAST: Gauges<1> = Gauges::new(&table::TRACKER_LAST_ROUND);
+    let mut last = LAST_ROUNDS.lock().unwrap_or_else(PoisonError::into_inner);
+    last.retain(|chain, _| chains.contains(chain));
+    for chain in chains {
+        last.entry(chain).or_insert_with(now_s);
+        begin_with(chain);
+    }
+    LAST.replace(last.iter().map(|(chain, at)| ([*chain], *at)));
+}
+
+/// A node as it was seen last.
+pub(super) struct NodeSeen {
+    pub chain: &'static str,
+    /// From 0, in the order in which they are asked.
+    pub index: usize,
+    pub is_up: bool,
+    pub head_time_s: Option<u64>,
+}
+
+/// All nodes of all chains as they are now; the others are withdrawn.
+pub(super) fn nodes(seen: &[NodeSeen]) {
+    static UP: Gauges<2> = Gauges::new(&table::RPC_UP);
+    static HEAD: Gauges<2> = Gauges::new(&table::RPC_HEAD_TIME);
+    const NODES: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
+    let labels = |node: &NodeSeen| [node.chain, NODES.get(node.index).copied().unwrap_or("more")];
+    UP.replace(seen.iter().map(|node| (labels(node), if node.is_up { 1.0 } else { 0.0 })));
+    // Of one that does not answer, nobody knows.
+    let told = seen.iter().filter(|node| node.is_up);
+    HEAD.replace(told.filter_map(|node| Some((labels(node), node.head_time_s? as f64))));
+}
+
+/// Intents that have, or wait for, their key's turn in this daemon.
+pub(super) fn lane_turns(turns: usize) {
+    static TURNS: Gauges<0> = Gauges::new(&table::LANE_TURNS);
+    TURNS.of([]).set(turns as f64);
+}
+
+/// What rows say, by names that are labels.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub chains: BTreeMap<&'static str, ChainCounts>,
+    /// By spend group.
+    pub limits: BTreeMap<&'static str, AtLimit>,
+    /// By scope.
+    pub freezes: BTreeMap<&'static str, f64>,
+    pub waiting: Option<Waiting>,
+}
+
+/// Shows what rows say now, and withdraws whatever they do not speak of any more. Rows of nothing withdraw everything.
+pub(super) fn rows(rows: &Rows) {
     static OPEN: Gauges<1> = Gauges::new(&table::SLOTS_OPEN);
     static OLDEST: Gauges<1> = Gauges::new(&table::SLOT_OLDEST);
     static STUCK: Gauges<1> = Gauges::new(&table::SLOTS_STUCK);
     static SIGN_ONLY: Gauges<1> = Gauges::new(&table::SLOTS_SIGN_ONLY);
+    static HELD: Gauges<1> = Gauges::new(&table::SLOTS_HELD);
+    static FOREIGN: Gauges<1> = Gauges::new(&table::SLOTS_FOREIGN);
     static FROZEN: Gauges<1> = Gauges::new(&table::LANES_FROZEN);
     static STUCK_LANES: Gauges<1> = Gauges::new(&table::LANES_STUCK);
     static DEPTH: Gauges<1> = Gauges::new(&table::LANE_DEPTH);
-    let chain = interned(chain);
-    OPEN.of([chain]).set(counts.open);
-    OLDEST.of([chain]).set(counts.oldest_s);
-    STUCK.of([chain]).set(counts.stuck);
-    SIGN_ONLY.of([chain]).set(counts.sign_only);
-    FROZEN.of([chain]).set(counts.frozen);
-    STUCK_LANES.of([chain]).set(counts.stuck_lanes);
-    DEPTH.of([chain]).set(counts.deepest);
-}
-
-/// How many agents have used at least 80 and 100 % of their daily limit in a spend group.
-pub(super) fn agents_at_limit(spend_group: &str, at_80: f64, at_100: f64) {
     static AGENTS: Gauges<2> = Gauges::new(&table::AGENTS_AT_LIMIT);
-    let group = interned(spend_group);
-    AGENTS.of([group, "80"]).set(at_80);
-    AGENTS.of([group, "100"]).set(at_100);
-}
-
-/// Freezes in force, by scope.
-pub(super) fn freezes(scope: &'static str, count: f64) {
     static FREEZES: Gauges<1> = Gauges::new(&table::FREEZES);
-    FREEZES.of([scope]).set(count);
-}
-
-/// What waits to be told, and to be linked.
-pub(super) fn waiting(webhooks: f64, webhooks_dead: f64, mails: f64, unlinked: f64) {
-    static UNLINKED: Gauges<0> = Gauges::new(&table::AUDIT_UNLINKED);
     static DELIVERIES: Gauges<1> = Gauges::new(&table::WEBHOOK_DELIVERIES);
     static MAILS: Gauges<0> = Gauges::new(&table::MAILS_WAITING);
-    DELIVERIES.of(["waiting"]).set(webhooks);
-    DELIVERIES.of(["dead"]).set(webhooks_dead);
-    MAILS.of([]).set(mails);
-    UNLINKED.of([]).set(unlinked);
+    static UNLINKED: Gauges<0> = Gauges::new(&table::AUDIT_UNLINKED);
+    let by_chain = |gauge: &Gauges<1>, of: fn(&ChainCounts) -> f64| {
+        gauge.replace(rows.chains.iter().map(|(chain, counts)| ([*chain], of(counts))));
+    };
+    by_chain(&OPEN, |counts| counts.open);
+    by_chain(&OLDEST, |counts| counts.oldest_s);
+    by_chain(&STUCK, |counts| counts.stuck);
+    by_chain(&SIGN_ONLY, |counts| counts.sign_only);
+    by_chain(&HELD, |counts| counts.held);
+    by_chain(&FOREIGN, |counts| counts.foreign);
+    by_chain(&FROZEN, |counts| counts.frozen);
+    by_chain(&STUCK_LANES, |counts| counts.stuck_lanes);
+    by_chain(&DEPTH, |counts| counts.deepest);
+    AGENTS.replace(rows.limits.iter().flat_map(|(group, at)| {
+        [([*group, "80"], at.percent_80), ([*group, "90"], at.percent_90), ([*group, "100"], at.percent_100)]
+    }));
+    FREEZES.replace(rows.freezes.iter().map(|(scope, count)| ([*scope], *count)));
+    let waiting = rows.waiting.as_ref();
+    let deliveries = waiting.map(|waiting| [(["waiting"], waiting.webhooks), (["dead"], waiting.webhooks_dead)]);
+    DELIVERIES.replace(deliveries.into_iter().flatten());
+    MAILS.replace(waiting.map(|waiting| ([], waiting.mails)));
+    UNLINKED.replace(waiting.map(|waiting| ([], waiting.unlinked)));
+}
+
+/// A message was sent to a webhook: `taken`, `failed`, `dead` or `gone`.
+pub fn webhook_attempt(outcome: &'static str) {
+    webhook_attempts(outcome, 1);
+}
+
+fn webhook_attempts(outcome: &'static str, count: u64) {
+    static ATTEMPTS: Counters<1> = Counters::new(&table::WEBHOOK_ATTEMPTS);
+    ATTEMPTS.of([outcome]).increment(count);
+}
+
+/// A chain of the audit trail was not signed, and somebody has to look.
+pub fn audit_not_signed() {
+    audit_unsigned(1);
+}
+
+fn audit_unsigned(count: u64) {
+    static NOT_SIGNED: Counters<0> = Counters::new(&table::AUDIT_NOT_SIGNED);
+    NOT_SIGNED.of([]).increment(count);
 }
 
 /// Failed authentications (`credential`), or refused addresses (`address`), were written to the audit trail.
@@ -232,14 +305,31 @@ pub(super) fn acquired(waited: Duration) {
 /// The database was read for its gauges, or could not be.
 pub(super) fn sampled(is_done: bool, took: Duration) {
     static SECONDS: Gauges<0> = Gauges::new(&table::SAMPLE_SECONDS);
-    static AT: Gauges<0> = Gauges::new(&table::SAMPLE_TIME);
-    static FAILURES: Counters<0> = Counters::new(&table::SAMPLE_FAILURES);
-    FAILURES.of([]).increment(u64::from(!is_done));
+    sample_failures(u64::from(!is_done));
+    db_up(is_done);
     if is_done {
         SECONDS.of([]).set(took.as_secs_f64());
-        AT.of([]).set(now_s());
+        sampled_at(now_s());
     }
 }
+
+fn sample_failures(count: u64) {
+    static FAILURES: Counters<0> = Counters::new(&table::SAMPLE_FAILURES);
+    FAILURES.of([]).increment(count);
+}
+
+fn sampled_at(at_s: f64) {
+    static AT: Gauges<0> = Gauges::new(&table::SAMPLE_TIME);
+    AT.of([]).set(at_s);
+}
+
+fn db_up(is_up: bool) {
+    static UP: Gauges<0> = Gauges::new(&table::DB_UP);
+    UP.of([]).set(if is_up { 1.0 } else { 0.0 });
+}
+
+/// Outcomes of intents that an alert asks for: none of them is the client's doing.
+const NOT_SIGNED: [&str; 6] = ["could_not_check", "hsm", "database", "outcome_unknown", "lane_jump", "panicked"];
 
 /// What is there from the start: the build, and a zero for what may never happen, so that a first time is a rise and not a beginning.
 pub(super) fn begin() {
@@ -247,11 +337,35 @@ pub(super) fn begin() {
     static START: Gauges<0> = Gauges::new(&table::START_TIME);
     BUILD.of([env!("CARGO_PKG_VERSION")]).set(1.0);
     START.of([]).set(now_s());
+    sampled_at(now_s());
+    sample_failures(0);
+    audit_unsigned(0);
     for class in ["pool_timeout", "unavailable", "busy", "internal"] {
         db_errors(class, 0);
     }
     for what in ["credential", "address"] {
         auth_failures(what, 0);
+    }
+    for outcome in ["taken", "failed", "dead", "gone"] {
+        webhook_attempts(outcome, 0);
+    }
+    for outcome in ["ok", "fatal", "unavailable", "busy", "timeout", "integrity", "not_found", "internal"] {
+        hsm_ends("sign", outcome, 0);
+    }
+}
+
+/// The same for a chain.
+fn begin_with(chain: &'static str) {
+    for outcome in ["done", "failed"] {
+        tracker_rounds(chain, outcome, 0);
+    }
+    for outcome in ["success", "reverted", "cancelled", "foreign"] {
+        transactions_final(chain, outcome, 0);
+    }
+    for outcome in NOT_SIGNED.into_iter().chain(["signed"]) {
+        for kind in ["submit", "sign_only"] {
+            intents(chain, kind, outcome, 0);
+        }
     }
 }
 

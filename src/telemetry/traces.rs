@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
-use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_http::{Bytes, HeaderExtractor, HttpClient, HttpError, Request, Response};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::Handle;
 use tracing::Span;
 use tracing::instrument::WithSubscriber as _;
@@ -23,6 +23,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use super::lot::Lot;
 use super::story;
 use crate::config::{Config, LogFormat};
 
@@ -52,9 +53,26 @@ static EXPORTED: AtomicBool = AtomicBool::new(false);
 /// Makes a request's span a part of the trace that its `traceparent` names (W3C Trace Context). It decides nothing else: whether spans are
 /// exported is not the caller's choice, and log lines have ids of ours. Before the span is entered.
 pub fn join(span: &Span, headers: &reqwest::header::HeaderMap) {
-    if EXPORTED.load(Ordering::Relaxed) && headers.contains_key("traceparent") {
-        let caller = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-        let _ = span.set_parent(caller);
+    if EXPORTED.load(Ordering::Relaxed)
+        && let Some(traceparent) = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok())
+    {
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&Caller(traceparent)));
+    }
+}
+
+const TRACEPARENT: &str = "traceparent";
+
+/// What a caller says of its trace: two ids and a flag, of a fixed length. Its `tracestate` is of any length and would go with every span:
+/// it is not read.
+struct Caller<'a>(&'a str);
+
+impl Extractor for Caller<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == TRACEPARENT).then_some(self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
     }
 }
 
@@ -63,11 +81,13 @@ pub fn join(span: &Span, headers: &reqwest::header::HeaderMap) {
 /// # Errors
 /// When the filter cannot be read, or no client be made.
 pub fn start(config: &Config, runtime: &Handle) -> anyhow::Result<Traces> {
-    let provider = config.telemetry.traces_url().map(|url| provider(&url, runtime.clone())).transpose()?;
+    let lot = Lot::new(config.telemetry.sample_ratio);
+    let provider = config.telemetry.traces_url().map(|url| provider(&url, lot, runtime.clone())).transpose()?;
     // One filter for everything: filters of single layers forget lines after somebody has only asked whether a line would be wanted
-    // (`tracing::enabled!`), as the database driver does.
+    // (`tracing::enabled!`), as the database driver does. So spans have targets of their own, and what is logged is another thing than what
+    // is traced.
     let stages = provider.as_ref().map_or_else(String::new, |_| format!("{}=debug,", story::SPANS));
-    let filter = EnvFilter::try_new(format!("{stages}{},{}", crate::db::QUIET, config.log))
+    let filter = EnvFilter::try_new(format!("{}=info,{stages}{},{}", story::ROOTS, crate::db::QUIET, config.log))
         .map_err(|error| anyhow!("configuration key `log` (environment: INTENTD_LOG): {error}"))?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
     let lines: Box<dyn Layer<_> + Send + Sync> = match config.log_format {
@@ -86,7 +106,7 @@ pub fn start(config: &Config, runtime: &Handle) -> anyhow::Result<Traces> {
     Ok(Traces(provider))
 }
 
-fn provider(url: &str, runtime: Handle) -> anyhow::Result<SdkTracerProvider> {
+fn provider(url: &str, lot: Lot, runtime: Handle) -> anyhow::Result<SdkTracerProvider> {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -104,11 +124,7 @@ fn provider(url: &str, runtime: Handle) -> anyhow::Result<SdkTracerProvider> {
         .with_service_name("intentd")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
-    Ok(SdkTracerProvider::builder()
-        .with_sampler(Sampler::AlwaysOn)
-        .with_batch_exporter(exporter)
-        .with_resource(resource)
-        .build())
+    Ok(SdkTracerProvider::builder().with_sampler(lot).with_batch_exporter(exporter).with_resource(resource).build())
 }
 
 /// The client of the exporter, whose thread is none of the runtime's: requests are made there, and waited for here.

@@ -17,6 +17,7 @@ use crate::db::DbError;
 use crate::http::problem::chain;
 use crate::ids::{OrgId, WebhookId};
 use crate::outbound::{HeaderMap, HeaderValue, Method, Request};
+use crate::telemetry::record;
 
 /// How often what is due is looked for.
 const EVERY: Duration = Duration::from_millis(500);
@@ -110,8 +111,10 @@ async fn deliver_due(app: &App, webhook: &Leased) -> Result<(), DbError> {
                 Taken::Yes => {
                     failures = 0;
                     store::taken(&app.db, webhook.id, message.id).await?;
+                    record::webhook_attempt("taken");
                 }
                 Taken::Gone => {
+                    record::webhook_attempt("gone");
                     return disable(app, webhook.id, webhook.org_id, Some(&webhook.url), "it answered 410 Gone").await;
                 }
                 Taken::No { status, error, kind } => {
@@ -122,6 +125,7 @@ async fn deliver_due(app: &App, webhook: &Leased) -> Result<(), DbError> {
                     rests |= rest.is_some();
                     let failure = Failure { status, error: &error, again_after, rest };
                     store::failed(&app.db, webhook.id, message.id, &failure).await?;
+                    record::webhook_attempt(if again { "failed" } else { "dead" });
                     tracing::info!(webhook = %webhook.id, delivery = %message.id, ?status, %error, dead = !again, "a webhook did not take a message");
                 }
             }

@@ -38,7 +38,7 @@ macro_rules! held {
         )
     };
 }
-pub(super) use held;
+pub(crate) use held;
 
 /// For people: why a transaction is not sent, or its bytes are not given out, from what [`held!`] says.
 pub(super) fn words(held: &str, sign_only: bool) -> String {

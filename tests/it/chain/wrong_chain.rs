@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use intentd::chain::{ChainId, ChainSpec, ChainUnavailable, Chains, RpcError, RpcUrl, SendOutcome};
+use intentd::chain::{Chain, ChainId, ChainSpec, ChainUnavailable, Chains, RpcError, RpcUrl, SendOutcome};
 use serde_json::json;
 
 use super::tx::{sign, transfer};
@@ -44,6 +44,49 @@ async fn threat_11_a_node_that_answers_chain_id_0_is_refused() {
     }
     proxy.clear();
     assert!(chain.rpc().await.is_ok());
+}
+
+#[tokio::test]
+async fn who_watches_sees_the_wrong_chain_an_answer_without_sense_and_no_name_that_a_request_chose() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    // Of this process, which is this test's.
+    metrics::set_global_recorder(recorder).unwrap();
+    let anvil = Anvil::start(31337);
+    let proxy = RpcProxy::start(&anvil.url());
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let seen = || chain.nodes_seen().next().unwrap();
+    let is_up = async || {
+        chain.probe().await;
+        seen().0
+    };
+    assert_eq!(seen(), (true, None));
+    assert!(is_up().await && seen().1.is_some(), "its newest block is known");
+    // Whatever it says that makes no sense is no answer: at HTTP, at JSON-RPC, and in what is asked for.
+    for act in [
+        Act::Garbage(b"<html>".to_vec()),
+        Act::Answer(json!(null)),
+        Act::Answer(json!({"number": "soon"})),
+        Act::Edit(std::sync::Arc::new(|_, _| json!({"jsonrpc": "2.0", "id": 0, "result": {}}))),
+        Act::Http(503),
+    ] {
+        proxy.on("eth_getBlockByNumber", act);
+        assert!(!is_up().await);
+        proxy.clear();
+        assert!(is_up().await);
+    }
+    proxy.on("eth_chainId", Act::Answer(json!("0x1")));
+    proxy.hang_up();
+    // The connection's end is one failure; the next look is at another chain.
+    assert!(!is_up().await && !is_up().await);
+    let candidate = Chain::candidate(local("chosen-canary", 31337, &proxy.url())).unwrap();
+    assert!(candidate.rpc().await.is_err());
+    let text = recorded.render();
+    for chain in ["anvil", "candidate"] {
+        let line = format!(r#"{{chain="{chain}",method="eth_chainId",outcome="wrong_chain"}} "#);
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+    assert!(!text.contains("canary"), "{text}");
 }
 
 #[tokio::test]

@@ -79,8 +79,10 @@ async fn a_recovery_that_hangs_keeps_nobody_waiting() {
         let mark = shim.mark();
         let _ = each_in_time(&hsm, &rows, deadline, step).await;
         assert_eq!(shim.trace().since(mark).struck(), 2, "{step}");
+        assert!(!hsm.counts().is_up, "{step}: who watches is told that it is away");
         shim.behave();
         eventually(step, async || each_in_time(&hsm, &rows, deadline, step).await).await;
+        assert!(hsm.counts().is_up, "{step}");
     }
     end(&shim, hsm).await;
 }

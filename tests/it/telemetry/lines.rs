@@ -49,6 +49,16 @@ async fn every_line_is_json_where_it_is_asked_for_and_one_tells_the_story_of_an_
         assert_eq!(request_id(&reply).len(), 16);
     }
     let nonce = agent.settled(&intent).await["nonce"].clone();
+    // What a path names is nobody's business who reads the log: secrets have telling names, and a link opens a share.
+    let vault = stack.vault_of(&agent).await;
+    let secret = format!("/v1/vaults/{vault}/secrets/wallets/canary-of-the-path");
+    stack.owner.put(&secret, &json!({"value": "v", "type": "generic"})).await.expect(201);
+    let read = stack.owner.get(&secret).await;
+    let reading = request_id(&read);
+    read.expect(200);
+    let strange = Method::from_bytes(b"CANARY-OF-THE-METHOD").unwrap();
+    Client::send(stack.owner.request(strange, "/v1/canary-of-nowhere?canary-of-the-query=1")).await;
+    stack.owner.by(None).get("/v1/share/canary-of-a-share").await;
 
     let log = || stack.daemons[0].log_text();
     let read = || log().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect::<Vec<_>>();
@@ -84,6 +94,10 @@ async fn every_line_is_json_where_it_is_asked_for_and_one_tells_the_story_of_an_
     assert!(told["why"] == "guardrail" && text(told, "stages_ms").contains("authorise "), "{told}");
 
     assert!(!log.contains("chosen-by-the-client"));
+    assert!(!log.contains("base-signer") && !log.to_lowercase().contains("canary"), "a path is in the log");
+    let spans = lines.iter().filter_map(|line| line["spans"].as_array()).flatten();
+    let route = spans.filter(|span| span["id"] == *reading).map(|span| text(span, "route")).next();
+    assert_eq!(route.as_deref(), Some("/v1/vaults/{vault_id}/secrets/{*path}"));
     let signed = text(&sent.body, "signed_tx");
     let lower = log.to_lowercase();
     let bearer = stack.owner.request(Method::GET, "/").build().unwrap().headers()["authorization"].clone();

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use crate::harness::client::Client;
 use crate::harness::daemon::Daemon;
+use crate::harness::freeze::Frozen;
+use crate::harness::rpc_proxy::{Act, RpcProxy};
 use crate::harness::stack::{Options, Stack, TO, pay, text, until};
 
 /// Where a daemon says that its metrics are.
@@ -101,6 +103,138 @@ impl Scraped {
             }
         }
     }
+}
+
+/// A daemon that samples every second, in front of a node that can lie; and where its metrics are.
+async fn watched() -> (Stack, RpcProxy, String) {
+    let rpc = RpcProxy::start("http://127.0.0.1:1");
+    let env = [("INTENTD_METRICS_LISTEN", "127.0.0.1:0"), ("INTENTD_METRICS_SAMPLE_S", "1")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let options = Options { rpc_urls: [("base", rpc.url())].into(), env, ..Options::default() };
+    let stack = Stack::with(options).await;
+    rpc.forward_to(&stack.chain().url());
+    let url = metrics_url(&stack.daemons[0]);
+    (stack, rpc, url)
+}
+
+const SOON: Duration = Duration::from_secs(40);
+
+#[tokio::test]
+async fn what_stands_still_or_is_gone_shows_though_nobody_asks_for_anything() {
+    let (stack, rpc, url) = watched().await;
+    let base = [("chain", "base")];
+    let node = [("chain", "base"), ("node", "1")];
+    let up = async |name: &str, labels: &[(&str, &str)]| scrape(&url).await.value(name, labels);
+    until(SOON, "its node is seen", async || up("intentd_rpc_up", &node).await == Some(1.0)).await;
+    until(SOON, "its head is", async || up("intentd_rpc_head_timestamp_seconds", &node).await.is_some()).await;
+
+    // What an alert waits for is there before it happens first.
+    let begun = scrape(&url).await;
+    let zero = [
+        ("intentd_webhook_attempts_total", vec![("outcome", "dead")]),
+        ("intentd_audit_not_signed_total", vec![]),
+        ("intentd_sample_failures_total", vec![]),
+        ("intentd_hsm_operations_total", vec![("operation", "sign"), ("outcome", "integrity")]),
+        ("intentd_intents_total", vec![("chain", "base"), ("kind", "submit"), ("outcome", "hsm")]),
+        ("intentd_transactions_final_total", vec![("chain", "base"), ("outcome", "foreign")]),
+        ("intentd_db_errors_total", vec![("class", "pool_timeout")]),
+        ("intentd_slots_held", base.to_vec()),
+        ("intentd_hsm_queue_deepest", vec![]),
+    ];
+    for (name, labels) in zero {
+        assert_eq!(begun.value(name, &labels), Some(0.0), "{name}\n{}", begun.text);
+    }
+    let started = begun.value("process_start_time_seconds", &[]).unwrap();
+    for (name, labels) in
+        [("intentd_tracker_last_round_timestamp_seconds", &base[..]), ("intentd_sample_timestamp_seconds", &[])]
+    {
+        assert!(begun.value(name, labels).is_some_and(|at| at >= started - 1.0), "{name}");
+    }
+    assert_eq!(begun.value("intentd_hsm_queue_limit", &[]), Some(512.0), "of one worker: a key's calls have no other");
+
+    // A node that talks rubbish is down; nobody has to sign to find out.
+    rpc.on_everything(Act::Garbage(b"<html>".to_vec()));
+    until(SOON, "it is down", async || up("intentd_rpc_up", &node).await == Some(0.0)).await;
+    assert_eq!(up("intentd_rpc_head_timestamp_seconds", &node).await, None);
+    rpc.clear();
+    until(SOON, "it is back", async || up("intentd_rpc_up", &node).await == Some(1.0)).await;
+
+    // A client that does not wait is counted; what it asked for goes on.
+    let agent = stack.agent(json!({})).await;
+    rpc.on("eth_getTransactionCount", Act::Freeze);
+    let impatient = agent.client.request(Method::POST, &agent.path()).json(&pay("0.001"));
+    assert!(Client::try_send(impatient.timeout(Duration::from_millis(500))).await.is_err());
+    let route = "/v1/agents/{agent_id}/transactions";
+    let gone = [("route", route), ("method", "POST"), ("status", "client_gone")];
+    until(SOON, "it is counted", async || up("intentd_http_requests_total", &gone).await == Some(1.0)).await;
+    rpc.clear();
+    let signed = [("chain", "base"), ("kind", "submit"), ("outcome", "signed")];
+    until(SOON, "it is signed", async || up("intentd_intents_total", &signed).await == Some(1.0)).await;
+
+    // What the database said is shown for a while, and then no more: it may be otherwise by now.
+    let open = async || up("intentd_slots_open", &base).await;
+    assert!(open().await.is_some() && up("intentd_db_up", &[]).await == Some(1.0));
+    let frozen = Frozen::postgres(&stack);
+    until(SOON, "it is told", async || up("intentd_db_up", &[]).await == Some(0.0)).await;
+    until(SOON, "it is withdrawn", async || open().await.is_none()).await;
+    let without = scrape(&url).await;
+    for name in
+        ["intentd_freezes", "intentd_audit_unlinked_events", "intentd_agents_at_daily_limit", "intentd_lanes_frozen"]
+    {
+        assert!(!without.samples.iter().any(|(series, ..)| series == name), "{name}");
+    }
+    assert!(without.value("intentd_sample_failures_total", &[]) >= Some(1.0) && !without.text.contains("NaN"));
+    drop(frozen);
+    until(SOON, "it is read again", async || open().await.is_some() && up("intentd_db_up", &[]).await == Some(1.0))
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_freeze_holds_and_what_others_used_is_not_stuck_and_nothing_hides_behind_what_piles_up() {
+    let (stack, rpc, url) = watched().await;
+    let base = [("chain", "base")];
+    let (agent, other) = (stack.agent(json!({"tx_daily_limit_eth": "1"})).await, stack.agent(json!({})).await);
+    rpc.on("eth_sendRawTransaction", Act::Freeze);
+    agent.submit(pay("0.9")).await.expect(201);
+    other.submit(pay("0.001")).await.expect(201);
+    let body = json!({"scope": "agent", "subject": agent.id, "reason": "on purpose"});
+    let freeze = text(&stack.owner.post("/v1/freezes", &body).await.expect(201), "id");
+    // Long ago; and a nonce of another's.
+    stack.sql("UPDATE slots SET created_at = now() - interval '2 hours'").await;
+    let address = format!("'\\x{}'", hex::encode(other.signer));
+    stack
+        .sql(&format!(
+            "INSERT INTO slots (chain_id, address, nonce, state, created_at) VALUES (8453, {address}, 7, 'foreign', now() - interval '9 hours')"
+        ))
+        .await;
+    // More dead messages than are counted, and two that wait.
+    stack
+        .sql(
+            "INSERT INTO webhook_deliveries (id, webhook_id, event_id, event_created_at, action, is_dead, created_at, due_at)
+             SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now(), 'x', n > 2, now() - interval '1 day' * (n > 2)::int,
+                    now() + interval '1 day'
+             FROM generate_series(1, 10500) AS n",
+        )
+        .await;
+    let shown = async |held: f64, stuck: f64| {
+        let rows = scrape(&url).await;
+        let chain = |name: &str| rows.value(name, &base);
+        let deliveries = |state| rows.value("intentd_webhook_deliveries", &[("state", state)]);
+        let oldest = chain("intentd_slot_oldest_seconds").unwrap_or_default();
+        let agents =
+            |percent| rows.value("intentd_agents_at_daily_limit", &[("spend_group", "eth"), ("percent", percent)]);
+        chain("intentd_slots_held") == Some(held)
+            && chain("intentd_slots_stuck") == Some(stuck)
+            && chain("intentd_lanes_stuck") == Some(stuck)
+            && (7_000.0..9_000.0).contains(&oldest)
+            && chain("intentd_slots_foreign") == Some(1.0)
+            && chain("intentd_slots_open") == Some(3.0)
+            && (agents("90"), agents("100")) == (Some(1.0), Some(0.0))
+            && (deliveries("waiting"), deliveries("dead")) == (Some(2.0), Some(10_000.0))
+    };
+    until(SOON, "the other's alone is stuck", async || shown(1.0, 1.0).await).await;
+    stack.owner.delete(&format!("/v1/freezes/{freeze}")).await.expect(204);
+    until(SOON, "both are", async || shown(0.0, 2.0).await).await;
 }
 
 #[tokio::test]

@@ -51,7 +51,9 @@ async fn take(State(bodies): State<Bodies>, uri: Uri, body: Bytes) -> StatusCode
 #[tokio::test]
 async fn an_intent_is_a_trace_with_its_stages_and_nothing_secret() {
     let collector = Collector::start().await;
-    let env = vec![("INTENTD_OTLP_ENDPOINT".to_owned(), collector.url.clone())];
+    // What is logged is another thing than what is traced.
+    let env = [("INTENTD_OTLP_ENDPOINT", &*collector.url), ("INTENTD_LOG", "warn")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let mut stack = Stack::with(Options { env, ..Options::default() }).await;
     let agent = stack.agent(json!({})).await;
     let mut signed = Vec::new();
@@ -62,9 +64,16 @@ async fn an_intent_is_a_trace_with_its_stages_and_nothing_secret() {
     let (theirs, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
     let request =
         agent.client.request(Method::POST, &agent.path()).header("traceparent", format!("00-{theirs}-{span}-00"));
+    let request = request.header("tracestate", "stranger=canary");
     signed.push(text(&Client::send(request.json(&pay("0.001"))).await.expect(201), "signed_tx"));
     let request = agent.client.request(Method::GET, "/v1/agents/me").header("traceparent", "00-not-a-trace-canary");
     Client::send(request).await;
+    // Neither what a path names nor what nobody asked for goes to a collector.
+    let vault = stack.vault_of(&agent).await;
+    stack.owner.get(&format!("/v1/vaults/{vault}/secrets/wallets/canary")).await.refused(404);
+    let long = format!("/v1/{}", "canary".repeat(1_000));
+    stack.owner.by(None).get(&long).await.refused(404);
+    assert!(!stack.daemons[0].log_text().contains(" INFO "), "only warnings are logged");
     // What is left is sent at the end.
     stack.daemons[0].signal(Signal::TERM);
     assert!(stack.daemons[0].ended().await.success());
@@ -90,8 +99,11 @@ async fn an_intent_is_a_trace_with_its_stages_and_nothing_secret() {
     assert!(intents.iter().any(|intent| hex(&intent.trace_id) == theirs));
     let sends = named("eth_sendRawTransaction");
     assert!(sends.iter().any(|send| parent(send).is_some_and(|stage| stage.name == "broadcast")), "{}", sends.len());
+    assert!(named("http").iter().any(|span| format!("{:?}", span.attributes).contains("secrets/{*path}")));
     let everything = String::from_utf8_lossy(&collector.bodies.lock().unwrap().concat()).to_lowercase();
-    for secret in signed.iter().map(|raw| raw.trim_start_matches("0x")).chain([&*agent.api_key, "canary"]) {
+    for secret in
+        signed.iter().map(|raw| raw.trim_start_matches("0x")).chain([&*agent.api_key, "canary", "base-signer"])
+    {
         assert!(!everything.contains(&secret.to_lowercase()), "a secret is in a span");
     }
 }
