@@ -55,7 +55,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     crate::vaults::cmek::end_all_abandoned(&app).await.context("cannot use the database")?;
     let (primary, pool) = (Arc::clone(&app.primary), app.db.clone());
     let until = app.stopping.clone();
-    app.tasks.spawn(async move { primary.keep(pool, until).await });
+    app.tasks.spawn(primary.keep(pool, until));
     tracker::start(&app);
     keks::start(&app);
     if let Some(metrics) = metrics {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, copy, split};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -54,8 +54,10 @@ pub(super) struct Line {
 impl Line {
     /// Listens for the driver, as number `index` in `folder`.
     pub(super) fn new(folder: &Folder, index: u16, to: &PgConnectOptions) -> io::Result<Self> {
-        let place = match to.get_socket() {
-            Some(folder) => Place::Socket(folder.join(format!(".s.PGSQL.{}", to.get_port()))),
+        // A host that is a path is a folder of sockets too.
+        let theirs = to.get_socket().cloned().or_else(|| to.get_host().starts_with('/').then(|| to.get_host().into()));
+        let place = match theirs {
+            Some(theirs) => Place::Socket(theirs.join(format!(".s.PGSQL.{}", to.get_port()))),
             None => Place::Host(to.get_host().to_owned(), to.get_port()),
         };
         let listener = UnixListener::bind(folder.0.join(format!(".s.PGSQL.{index}")))?;
@@ -118,6 +120,11 @@ async fn carry(near: UnixStream, place: &Place) -> io::Result<()> {
     }
 }
 
-async fn pass(mut near: UnixStream, mut far: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    copy_bidirectional(&mut near, &mut far).await.map(|_| ())
+async fn pass(mut near: UnixStream, far: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+    let (mut from_near, mut to_near) = near.split();
+    let (mut from_far, mut to_far) = split(far);
+    tokio::select! {
+        done = copy(&mut from_near, &mut to_far) => done.map(|_| ()),
+        done = copy(&mut from_far, &mut to_near) => done.map(|_| ()),
+    }
 }

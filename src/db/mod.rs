@@ -134,11 +134,15 @@ pub async fn connect(config: &DbConfig, url: &str) -> Result<(PgPool, Arc<Primar
     let acquire_timeout = Duration::from_millis(config.acquire_timeout_ms);
     let primary = Arc::new(Primary::new(url, prepare)?);
     primary.find(acquire_timeout).await?;
-    let admitting = Arc::clone(&primary);
+    let (admitting, acquiring) = (Arc::clone(&primary), Arc::clone(&primary));
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(acquire_timeout)
         .test_before_acquire(true)
+        .before_acquire(move |_, connection| {
+            let is_of_now = acquiring.is_of_now(connection.age);
+            Box::pin(async move { Ok(is_of_now) })
+        })
         .after_connect(move |conn, _| {
             let primary = Arc::clone(&admitting);
             Box::pin(async move { primary.admit(conn).await })

@@ -6,27 +6,47 @@ use std::time::Duration;
 use futures::future::join;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::time::error::Elapsed;
 
 use super::DbError;
 
 /// How long each step may take. One that takes longer shows nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried to be shown something.
+const TRIES: usize = 5;
 
 /// Prepares a statement, lets another client take the server connection that it was prepared on, and runs it again.
 ///
 /// # Errors
-/// [`DbError::Unfit`], which says what to do.
+/// [`DbError::Unfit`], which says what to do; [`DbError::Unavailable`] where nothing could be shown: another's statement might run under the
+/// name of ours.
 pub(super) async fn check(options: &PgConnectOptions) -> Result<(), DbError> {
     let options = options.clone().statement_cache_capacity(1);
-    let connect = || tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options));
-    let (Ok(Ok(mut ours)), Ok(Ok(mut other))) = (connect().await, connect().await) else { return Ok(()) };
+    for _ in 0..TRIES {
+        match once(&options).await {
+            Ok(shown) => return shown,
+            Err(_) => {
+                tracing::warn!("what is between this daemon and its database is too slow to be looked at: trying again")
+            }
+        }
+    }
+    Err(DbError::Unavailable(sqlx::Error::PoolTimedOut))
+}
+
+/// `Err` when it shows nothing.
+async fn once(options: &PgConnectOptions) -> Result<Result<(), DbError>, Elapsed> {
+    let connect = || tokio::time::timeout(PATIENCE, PgConnection::connect_with(options));
+    let (mut ours, mut other) = match (connect().await?, connect().await?) {
+        (Ok(ours), Ok(other)) => (ours, other),
+        (Err(error), _) | (_, Err(error)) => return Ok(Err(error.into())),
+    };
     let done = tokio::time::timeout(PATIENCE, async {
         run(&mut ours).await?;
         // What was given back last is given out first.
         other.execute("BEGIN").await?;
         run(&mut ours).await
     });
-    let done = done.await.unwrap_or(Ok(()));
+    let done = done.await;
     let _ = tokio::time::timeout(PATIENCE, join(ours.close(), other.close())).await;
     done
 }

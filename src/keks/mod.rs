@@ -177,8 +177,8 @@ async fn watch(app: &App, seen: &mut Option<Vec<Kek>>) -> Result<(), KekError> {
         None => app.kek_look.set(began),
     }
     let reporting = Instant::now();
-    store::report(&app.db, &myself(&app.hsm, app.daemon_id, note)).await?;
-    app.primary.wrote(reporting);
+    let seen_at = store::report(&app.db, &myself(&app.hsm, app.daemon_id, note)).await?;
+    app.primary.wrote(reporting, app.daemon_id, seen_at);
     Ok(())
 }
 

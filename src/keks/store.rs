@@ -26,23 +26,24 @@ pub async fn register(pool: &PgPool, id: DaemonId) -> Result<(), DbError> {
     Ok(())
 }
 
-/// What a daemon has now. Forgets those that have not been heard of for an hour.
+/// What a daemon has now, and when that is, as stored. Forgets those that have not been heard of for an hour.
 ///
 /// # Errors
 /// As any statement.
-pub async fn report(pool: &PgPool, daemon: &Daemon) -> Result<(), DbError> {
-    sqlx::query(
+pub async fn report(pool: &PgPool, daemon: &Daemon) -> Result<OffsetDateTime, DbError> {
+    let seen_at = sqlx::query_scalar(
         "INSERT INTO daemons (id, keks, active_keks, note) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), keks = $2, active_keks = $3, note = $4",
+         ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), keks = $2, active_keks = $3, note = $4
+         RETURNING seen_at",
     )
     .bind(daemon.id)
     .bind(&daemon.keks)
     .bind(&daemon.active_keks)
     .bind(daemon.note.as_deref())
-    .execute(pool)
+    .fetch_one(pool)
     .await?;
     sqlx::query("DELETE FROM daemons WHERE seen_at < clock_timestamp() - interval '1 hour'").execute(pool).await?;
-    Ok(())
+    Ok(seen_at)
 }
 
 /// A daemon ends in order: it is not waited for, and neither is its lease.

@@ -172,13 +172,17 @@ async fn replace(
     let target = store::target(&mut *app.db.acquire().await?, lane, nonce).await?;
     let target: Target = target.ok_or_else(|| IntentError::NotFound("no such transaction".to_owned()))?;
     match rules::may(reason, &target.standing).map_err(IntentError::Conflict)? {
-        Verdict::Already => return Ok(None),
+        Verdict::Already => {
+            store::stands(&app.db, lane).await?;
+            return Ok(None);
+        }
         Verdict::Replace => {}
     }
     // "Sooner", said again before the last time could show: the answer is the same.
     let rests = rules::raise_rests_s(chain.spec().block_time_ms);
     let says_no_more = reason == Reason::SpeedUp && wanted == FeeRequest::default() && claim.is_none();
     if says_no_more && target.raised_s_ago.is_some_and(|ago| ago < rests) {
+        store::stands(&app.db, lane).await?;
         return Ok(None);
     }
     let replacement = prepare::prepare(app, by, chain, target, reason, wanted, claim).await?;

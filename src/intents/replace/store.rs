@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::super::lanes::Lane;
 use super::super::state::{Outcome, SlotState};
-use super::super::store::{begin_t1, fee_columns, fees_from, lock_lane, signed, unsigned_tx};
+use super::super::store::{fee_columns, fees_from, is_stored, lock_lane, signed, unsigned_tx};
 use super::rules::{Before, Reason, Standing};
 use crate::chain::{SignedTx, UnsignedTx};
 use crate::db::DbError;
@@ -227,14 +227,16 @@ pub async fn raise_entries(conn: &mut PgConnection, owner: &Owner, raised: &[Rai
 /// # Errors
 /// When the lane cannot be locked in time: then the outcome is unknown.
 pub async fn settled_outcome(pool: &PgPool, lane: Lane, tx_hash: B256) -> Result<bool, DbError> {
-    let mut tx = begin_t1(pool).await?;
-    lock_lane(&mut tx, lane).await?;
-    let found = sqlx::query("SELECT 1 FROM attempts WHERE tx_hash = $1")
-        .bind(tx_hash.as_slice())
-        .fetch_optional(&mut *tx)
-        .await?;
-    tx.rollback().await?;
-    Ok(found.is_some())
+    is_stored(pool, lane, sqlx::query("SELECT 1 FROM attempts WHERE tx_hash = $1").bind(tx_hash.as_slice())).await
+}
+
+/// Returns when what this database shows of the lane's attempts is stored wherever commits are: what is answered without a further attempt is
+/// an acknowledgement of the one before.
+///
+/// # Errors
+/// When that cannot be said in time.
+pub async fn stands(pool: &PgPool, lane: Lane) -> Result<(), DbError> {
+    is_stored(pool, lane, sqlx::query("SELECT 1")).await.map(|_| ())
 }
 
 /// The daemon does not think of this slot's fee again for so long.

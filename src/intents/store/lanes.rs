@@ -1,13 +1,16 @@
 //! Lanes: the row whose lock gives out nonces.
 
 use alloy::primitives::Address;
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query as Statement;
+use sqlx::{PgConnection, PgPool, Postgres, Row as _};
 use time::OffsetDateTime;
 
 use super::super::lanes::Lane;
 use super::holds::{held, words};
 use super::{address_from, begin_t1, signed, unsigned};
 use crate::chain::ChainId;
+use crate::db::DbError;
 use crate::ids::{IntentId, KeyId, OrgId};
 use crate::money::Wei;
 
@@ -217,22 +220,34 @@ pub async fn freeze_lane(conn: &mut PgConnection, lane: Lane, next: u64, reason:
     Ok(())
 }
 
-/// Whether the intent is there, asked in a way that waits for a commit still under way: that transaction holds the lane's row, or,
-/// for a lane's first nonce, has inserted it (which is not visible yet, but an insert of the same key waits for it). An intent that is there
-/// is said to be once this transaction has committed behind it: a server that recovered shows what its standby may not have.
+/// Whether the intent is there.
 ///
 /// # Errors
-/// When the lane cannot be locked in time: then the outcome is unknown.
-pub async fn settled_outcome(pool: &PgPool, lane: Lane, intent: IntentId) -> Result<bool, sqlx::Error> {
+/// As [`is_stored`]: then the outcome is unknown.
+pub async fn settled_outcome(pool: &PgPool, lane: Lane, intent: IntentId) -> Result<bool, DbError> {
+    is_stored(pool, lane, sqlx::query("SELECT 1 FROM intents WHERE id = $1").bind(intent)).await
+}
+
+/// Whether `query` finds a row, asked in a way that waits for a commit still under way: that transaction holds the lane's row, or, for a
+/// lane's first nonce, has inserted it (which is not visible yet, but an insert of the same key waits for it). What is there is said to be
+/// once this transaction, which has written the lane's lock, has committed behind it: a server that recovered, or whose wait for a standby
+/// was ended, shows what no standby has.
+///
+/// # Errors
+/// When the lane cannot be locked in time.
+pub async fn is_stored(
+    pool: &PgPool,
+    lane: Lane,
+    query: Statement<'_, Postgres, PgArguments>,
+) -> Result<bool, DbError> {
     let mut tx = begin_t1(pool).await?;
     lock_lane(&mut tx, lane).await?;
-    let row = sqlx::query("SELECT 1 FROM intents WHERE id = $1").bind(intent).fetch_optional(&mut *tx).await?;
-    if row.is_some() {
-        tx.commit().await?
-    } else {
-        tx.rollback().await?
+    if query.fetch_optional(&mut *tx).await?.is_none() {
+        tx.rollback().await?;
+        return Ok(false);
     }
-    Ok(row.is_some())
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// A lane as the API shows it.
