@@ -305,6 +305,45 @@ pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'
     Ok(())
 }
 
+/// What was left to others as used for good, and is not: the nonces from `latest` to below `next` of which there is none of ours. They are open
+/// again, noticed at `head`, and will be closed. Returns how many. What is ours is not made open again: its payment was called failed.
+pub async fn reopen_foreign(
+    pool: &PgPool,
+    lane: Lane,
+    (latest, next): (u64, u64),
+    head: u64,
+) -> Result<u64, sqlx::Error> {
+    let rows = sqlx::query(
+        "UPDATE slots SET state = 'foreign', outcome = NULL, noticed_block = $5
+         WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND nonce < $4 AND state = 'final' AND outcome = 'foreign'
+           AND intent_id IS NULL",
+    )
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .bind(signed(latest))
+    .bind(signed(next))
+    .bind(signed(head))
+    .execute(pool)
+    .await?
+    .rows_affected();
+    Ok(rows)
+}
+
+/// The chain has not used these nonces after all: what was noticed of them is forgotten.
+pub async fn forget_notice(pool: &PgPool, lane: Lane, latest: u64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE slots SET noticed_block = NULL
+         WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND state <> 'final' AND intent_id IS NOT NULL
+           AND noticed_block IS NOT NULL",
+    )
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .bind(signed(latest))
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// The receipt's block is gone: the slot waits for a block again, and its bytes are sent at once.
 pub async fn record_reorg(pool: &PgPool, slot: &OpenSlot) -> Result<(), sqlx::Error> {
     sqlx::query(

@@ -4,12 +4,16 @@ use super::super::broadcast::{self, Outgoing, Sent};
 use super::super::lanes::Lane;
 use super::super::replace::{self, Reason};
 use super::super::state::SlotState;
+use super::LEASE_S;
 use super::step::{Look, TrackError};
-use super::store::{LaneSlots, OpenSlot};
-use crate::chain::fees;
+use super::store::{LaneSlots, OpenSlot, forget_notice, keep_turn, reopen_foreign};
+use crate::chain::{Chain, fees};
 
 /// Unmined slots of a lane that are sent again, lowest nonces first: a node keeps no more of a key in its queue for certain.
 const RESEND_MAX: usize = 16;
+/// How often a slot's fee is raised at most before one is that no node counts: where none ever counts what is pending, as private relays do
+/// not, it is of no use.
+const UNCOUNTED_BUMPS_MAX: usize = 2;
 /// One day, in seconds.
 const DAY_S: f64 = 86_400.0;
 /// A slot that its own request is about to send is left alone for this long, in seconds.
@@ -17,14 +21,32 @@ const GRACE_S: f64 = 3.0;
 
 /// Looks after a lane's unmined slots.
 pub(super) async fn tend(look: &Look<'_>, lane: Lane, latest: u64, slots: &LaneSlots) -> Result<(), TrackError> {
+    disbelieve(look, lane, latest, &slots.waiting).await?;
     // Sending again needs no HSM, so it does not wait for one.
-    send_again(look, &slots.waiting).await;
+    send_again(look, lane, &slots.waiting).await?;
     if let Some(head) = slots.waiting.first().filter(|head| head.nonce == latest) {
         bump(look, head).await?;
     }
     let has_foreign = slots.waiting.iter().any(|slot| slot.state == SlotState::Foreign);
     let pending = if has_foreign { look.rpc.pending_nonce(lane.address).await? } else { latest };
     close_abandoned(look, slots, pending).await;
+    Ok(())
+}
+
+/// Takes back what a node said of used nonces, once the chain says otherwise: a lie, or a block that is gone, must not leave a nonce that
+/// nothing will ever use before all others of the lane. Wrongly taken back, it is seen used again at the next look.
+async fn disbelieve(look: &Look<'_>, lane: Lane, latest: u64, waiting: &[OpenSlot]) -> Result<(), TrackError> {
+    let Look { app, chain, head, .. } = look;
+    if waiting.iter().any(|slot| slot.intent.is_some() && slot.noticed_block.is_some()) {
+        forget_notice(&app.db, lane, latest).await?;
+    }
+    let Some(first) = waiting.first().filter(|first| first.nonce > latest) else { return Ok(()) };
+    let reopened = reopen_foreign(&app.db, lane, (latest, first.nonce), head.number).await?;
+    if reopened > 0 {
+        tracing::warn!(chain = %chain.spec().name, address = %lane.address, latest, reopened,
+            "nonces that a node had called used by others are not used: they are open again");
+        app.tracker.nudge(lane);
+    }
     Ok(())
 }
 
@@ -68,8 +90,7 @@ async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
         return Ok(());
     }
     if !fees::is_below_market(fees, &look.quote().await?) {
-        // A node that says "already known" and would not mine them next has them where nothing gets them out but other bytes for the nonce.
-        if !slot.is_taken || look.rpc.pending_nonce(slot.lane.address).await? > slot.nonce {
+        if !slot.is_taken || bumps >= UNCOUNTED_BUMPS_MAX || is_counted(chain, slot).await {
             return Ok(());
         }
         tracing::warn!(chain = %spec.name, address = %slot.lane.address, nonce = slot.nonce,
@@ -83,25 +104,43 @@ async fn bump(look: &Look<'_>, slot: &OpenSlot) -> Result<(), TrackError> {
     Ok(())
 }
 
+/// Whether any node counts the slot's bytes among those to be mined, or does not say. A node that says "already known" of bytes that it would
+/// not mine next has them where nothing gets them out but other bytes for the nonce.
+async fn is_counted(chain: &Chain, slot: &OpenSlot) -> bool {
+    for node in chain.to_send_to() {
+        match node.pending_nonce(slot.lane.address).await {
+            Ok(pending) if pending <= slot.nonce => {}
+            _ => return true,
+        }
+    }
+    false
+}
+
 /// Sends the stored bytes of the lowest unmined slots again: exactly those bytes, whatever became of the last time. What no node is known
 /// to have and something holds stays.
-async fn send_again(look: &Look<'_>, waiting: &[OpenSlot]) {
+async fn send_again(look: &Look<'_>, lane: Lane, waiting: &[OpenSlot]) -> Result<(), TrackError> {
     let Look { app, chain, .. } = look;
     let due_s = app.config.intents.rebroadcast_s as f64;
-    for slot in waiting.iter().take(RESEND_MAX) {
-        let due = match slot.sent_s_ago {
-            None => slot.age_s >= GRACE_S || slot.state == SlotState::Broadcast,
-            Some(ago) => ago >= due_s,
-        };
-        if let (true, Some(attempt)) = (due, slot.sendable()) {
+    let due = |slot: &&OpenSlot| match slot.sent_s_ago {
+        None => slot.age_s >= GRACE_S || slot.state == SlotState::Broadcast,
+        Some(ago) => ago >= due_s,
+    };
+    let due: Vec<_> = waiting.iter().take(RESEND_MAX).filter(due).collect();
+    // A committed write behind what was read: a server whose wait for a standby was ended shows rows that no standby has.
+    if due.is_empty() || !keep_turn(&app.db, lane.chain_id, app.daemon_id, lane.address, LEASE_S).await? {
+        return Ok(());
+    }
+    for slot in due {
+        if let Some(attempt) = slot.sendable() {
             let sent = broadcast::send(app, chain, Outgoing::stored(attempt.tx_hash)).await;
             if let Sent::NotYet(why) | Sent::Held(why) = &sent {
                 tracing::debug!(chain = %chain.spec().name, nonce = slot.nonce, "{why}");
             }
             broadcast::record(app, slot.lane, slot.nonce, &sent).await;
             if matches!(sent, Sent::Unasked(_)) {
-                return;
+                return Ok(());
             }
         }
     }
+    Ok(())
 }
