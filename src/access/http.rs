@@ -54,7 +54,8 @@ pub async fn authenticate(app: &Arc<App>, parts: &mut Parts) -> Result<Principal
     match look_up(app, credential, peer).await? {
         Ok(principal) => {
             app.limits.credential_held(credential);
-            let place = app.limits.admit(principal.actor.uuid())?;
+            let agent_of = matches!(principal.actor, Actor::Agent(_)).then_some(principal.org_id.0);
+            let place = app.limits.admit(principal.actor.uuid(), agent_of)?;
             app.ip_rules.admit(app, &principal).await?;
             app.meter.count(principal.org_id, metering::Kind::Requests);
             Ok(principal.in_its(place))

@@ -109,11 +109,10 @@ pub struct Limits {
     /// SHA-256 of credentials that held when they were last looked up: their owners are not locked out by whoever guesses from
     /// the same address, such as that of a proxy.
     known: Mutex<LruCache<[u8; 32], ()>>,
-    /// Requests that are being served, by principal; one without any has no entry.
-    in_flight: Arc<Mutex<HashMap<Uuid, u32>>>,
+    in_flight: Arc<Mutex<InFlight>>,
     in_flight_max: u32,
-    /// Places that are left, of all principals.
-    places: Arc<Semaphore>,
+    /// At once, of everybody.
+    places: u32,
     /// What is left for bodies, in KiB.
     body_memory: Arc<Semaphore>,
 }
@@ -126,18 +125,43 @@ pub struct Held(Option<OwnedSemaphorePermit>);
 #[derive(Debug)]
 pub struct Place {
     id: Uuid,
-    in_flight: Arc<Mutex<HashMap<Uuid, u32>>>,
-    _of_all: OwnedSemaphorePermit,
+    /// Of an agent: its organisation.
+    agent_of: Option<Uuid>,
+    in_flight: Arc<Mutex<InFlight>>,
+}
+
+/// Requests that are being served.
+#[derive(Debug, Default)]
+struct InFlight {
+    all: u32,
+    of_agents: u32,
+    /// By principal, and agents' by organisation; what has none has no entry.
+    by: HashMap<Uuid, u32>,
+}
+
+impl InFlight {
+    fn of(&self, id: Uuid) -> u32 {
+        self.by.get(&id).copied().unwrap_or_default()
+    }
+
+    fn end(&mut self, id: Uuid) {
+        if let Some(count) = self.by.get_mut(&id) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by.remove(&id);
+            }
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut in_flight = locked(&self.in_flight);
-        if let Some(count) = in_flight.get_mut(&self.id) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                in_flight.remove(&self.id);
-            }
+        in_flight.all = in_flight.all.saturating_sub(1);
+        in_flight.end(self.id);
+        if let Some(org) = self.agent_of {
+            in_flight.of_agents = in_flight.of_agents.saturating_sub(1);
+            in_flight.end(org);
         }
     }
 }
@@ -158,7 +182,7 @@ impl Limits {
             known: Mutex::new(LruCache::new(KNOWN_MAX)),
             in_flight: Arc::default(),
             in_flight_max: config.principal_concurrency,
-            places: Arc::new(Semaphore::new(config.concurrency as usize)),
+            places: config.concurrency,
             body_memory: Arc::new(Semaphore::new(config.body_memory_mib as usize * 1024)),
         }
     }
@@ -242,24 +266,34 @@ impl Limits {
     }
 
     /// A request of an authenticated principal, which takes a place until it is served: slow requests of one principal leave room for
-    /// everybody else's, and what is past the daemon's capacity does not pile up behind it.
+    /// everybody else's, and what is past the daemon's capacity does not pile up behind it. Agents of one organisation have at most half
+    /// of all places, and all agents three quarters: a human can freeze them at any time. `agent_of` is an agent's organisation.
     ///
     /// # Errors
     /// 429, or 503 when all places are taken, with `Retry-After`.
-    pub fn admit(&self, id: Uuid) -> Result<Place, Problem> {
+    pub fn admit(&self, id: Uuid, agent_of: Option<Uuid>) -> Result<Place, Problem> {
         check(&self.principal, &id, "requests by this principal")?;
+        let second = Duration::from_secs(1);
         let mut in_flight = locked(&self.in_flight);
-        let count = in_flight.get(&id).copied().unwrap_or_default();
-        if count >= self.in_flight_max {
-            return Err(too_many("requests by this principal at once", Duration::from_secs(1)));
+        if in_flight.of(id) >= self.in_flight_max {
+            return Err(too_many("requests by this principal at once", second));
         }
-        let Ok(of_all) = Arc::clone(&self.places).try_acquire_owned() else {
+        if agent_of.is_some_and(|org| in_flight.of(org) >= self.places.div_ceil(2)) {
+            return Err(too_many("requests by agents of this organisation at once", second));
+        }
+        let full_for_agents = agent_of.is_some() && in_flight.of_agents >= self.places - self.places / 4;
+        if full_for_agents || in_flight.all >= self.places {
             let wait = "this daemon is serving as many requests as it can: try again in 1 s";
             return Err(Problem::unavailable(wait, 1));
-        };
-        in_flight.insert(id, count + 1);
+        }
+        in_flight.all += 1;
+        *in_flight.by.entry(id).or_default() += 1;
+        if let Some(org) = agent_of {
+            in_flight.of_agents += 1;
+            *in_flight.by.entry(org).or_default() += 1;
+        }
         drop(in_flight);
-        Ok(Place { id, in_flight: Arc::clone(&self.in_flight), _of_all: of_all })
+        Ok(Place { id, agent_of, in_flight: Arc::clone(&self.in_flight) })
     }
 }
 
@@ -319,6 +353,26 @@ mod tests {
         assert!(limits.check_credential("2001:db8:0:4::1".parse().ok(), "another").is_ok());
         let four = |n: u8| limits.check_auth(format!("192.0.2.{n}").parse().ok());
         assert!((0..100).all(|n| four(n).is_ok()), "of IPv4 each address is one");
+    }
+
+    #[test]
+    fn threat_29_agents_leave_places_for_others_and_for_whoever_freezes_them() {
+        let limits = Limits::new(&LimitsConfig { concurrency: 8, principal_concurrency: 3, ..LimitsConfig::default() });
+        let [ours, theirs] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let status = |place: Result<Place, Problem>| place.map_err(|problem| problem.status().as_u16());
+        let agent = |id: u128, org: Uuid| status(limits.admit(Uuid::from_u128(id), Some(org)));
+        let human = |id: u128| status(limits.admit(Uuid::from_u128(id), None));
+        let mut places = Vec::from([agent(10, ours), agent(10, ours), agent(10, ours)].map(Result::unwrap));
+        assert_eq!(agent(10, ours).unwrap_err(), 429, "of one principal");
+        places.push(agent(11, ours).unwrap());
+        assert_eq!(agent(12, ours).unwrap_err(), 429, "half of all is an organisation's agents'");
+        places.extend([agent(20, theirs), agent(21, theirs)].map(Result::unwrap));
+        assert_eq!(agent(22, theirs).unwrap_err(), 503, "three quarters are agents'");
+        places.extend([human(30), human(31)].map(Result::unwrap));
+        assert_eq!(human(32).unwrap_err(), 503, "all are taken");
+        drop(places);
+        assert!(human(32).is_ok() && agent(12, ours).is_ok());
+        assert!(locked(&limits.in_flight).by.is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::harness::stack::{Options, Stack, pay, until};
 async fn threat_29_past_capacity_the_answer_is_quick_and_what_was_let_in_is_paid() {
     let mut stack = Stack::with(Options { daemons: 0, ..Options::default() }).await;
     let config = stack.install.root.join("intentd.toml");
-    std::fs::write(&config, "[limits]\nconcurrency = 40\nprincipal_concurrency = 30\n").unwrap();
+    std::fs::write(&config, "[limits]\nconcurrency = 100\nprincipal_concurrency = 30\n").unwrap();
     stack.options.env.push(("INTENTD_CONFIG".to_owned(), config.display().to_string()));
     stack.add_daemon("crowded").await;
     let mut agents = Vec::new();
@@ -49,7 +49,8 @@ async fn threat_29_past_capacity_the_answer_is_quick_and_what_was_let_in_is_paid
             other => panic!("{other} {}", reply.body),
         }
     }
-    assert!(served.len() >= 40 && refused.len() >= 40, "{} served, {} refused", served.len(), refused.len());
+    // They are of one organisation: half of all places are theirs.
+    assert!(served.len() >= 50 && refused.len() >= 50, "{} served, {} refused", served.len(), refused.len());
     // A refusal waits for nobody who was let in.
     let median = |took: &mut Vec<Duration>| {
         took.sort();
