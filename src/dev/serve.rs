@@ -9,7 +9,7 @@ use tokio::process::Command;
 use super::DevError;
 use super::chains::LocalChain;
 use super::process::{self, Process, Signal};
-use super::state::StateDir;
+use super::state::{CHECKPOINTS, StateDir};
 use super::token::{self, Token};
 use crate::hsm::softhsm;
 
@@ -105,6 +105,7 @@ impl Settings {
         command
             .env("INTENTD_LISTEN", listen.to_string())
             .env("INTENTD_METRICS_LISTEN", metrics.to_string())
+            .env("INTENTD_AUDIT_CHECKPOINT_FILE", state.path(CHECKPOINTS))
             .env("INTENTD_READY_FILE", &ready_file);
         let process = Process::spawn("serve", command, &state.log("serve"))?;
         Ok(Daemon { process, ready_file })

@@ -24,6 +24,8 @@ use super::{DevError, postgres, user};
 const LOCK: &str = "lock";
 /// Where the cluster's folder is when it is not in the state folder.
 const POSTGRES_ELSEWHERE: &str = "postgres.path";
+/// The audit trail's checkpoints, outside of the database as they would be elsewhere.
+pub const CHECKPOINTS: &str = "checkpoints.jsonl";
 /// Everything that a reset removes.
 const CONTENTS: &[&str] = &[
     "env",
@@ -37,6 +39,7 @@ const CONTENTS: &[&str] = &[
     "ready",
     "password",
     "mail",
+    CHECKPOINTS,
 ];
 
 /// An opened state folder. Nobody else can open it until this is dropped.

@@ -40,6 +40,10 @@ async fn the_env_file_is_private_and_everything_in_it_works() {
     human.by(None).post("/v1/auth/signup", &wanted).await.expect(200);
     let written = || std::fs::read_dir(state.path().join("mail")).is_ok_and(|mut files| files.next().is_some());
     until(super::PATIENCE, "the letter is in the state folder", async || written()).await;
+    assert!(
+        state.path().join("checkpoints.jsonl").is_file(),
+        "the audit trail's checkpoints are outside of the database"
+    );
     let vault_id = json!(state.variable("INTENTD_VAULT_ID"));
     assert!(vaults["vaults"].as_array().unwrap().iter().any(|vault| vault["id"] == vault_id), "{vaults}");
 
