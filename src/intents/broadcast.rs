@@ -72,6 +72,11 @@ impl Outgoing {
         Self { tx_hash, looked: Mutex::new(looked) }
     }
 
+    /// What was seen is too old: a node was waited for.
+    async fn forget(&self) {
+        *self.looked.lock().await = None;
+    }
+
     async fn look(&self, app: &App, chain: &Chain) -> Look {
         let mut looked = self.looked.lock().await;
         if let Some((_, look)) = looked.as_ref().filter(|(until, _)| Instant::now() < *until) {
@@ -136,7 +141,15 @@ pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
             slot.state = SlotState::Broadcast;
             slot.broadcast_at = Some(crate::clock::now());
         }
-        Sent::NotYet(why) => slot.error_message = Some(why.clone()),
+        Sent::NotYet(why) => {
+            slot.error_message = Some(why.clone());
+            // While a node was waited for, a human may have frozen or cancelled it.
+            match Outgoing::stored(slot.tx_hash).look(app, &chain).await {
+                Look::Bytes(_) => {}
+                Look::Held(held) => slot.withhold(Some(held)),
+                Look::Superseded | Look::Unknown(_) => slot.withhold(None),
+            }
+        }
         Sent::Held(why) => {
             tracing::warn!(intent = %row.id, address = %lane.address, nonce, "signed, and held: {why}");
             slot.withhold(Some(why.clone()));
@@ -220,10 +233,14 @@ async fn send_to_all(app: &Arc<App>, chain: &Arc<Chain>, nodes: &[Arc<Rpc>], out
 }
 
 async fn send_to(app: &App, chain: &Chain, rpc: &Rpc, outgoing: &Outgoing) -> Sent {
+    let asked = Instant::now();
     let node = match rpc.ready().await {
         Ok(node) => node,
         Err(error) => return told(SendOutcome::from(error)),
     };
+    if asked.elapsed() > SHARED {
+        outgoing.forget().await;
+    }
     match outgoing.look(app, chain).await {
         Look::Bytes(raw) => told(node.send_raw(&raw).await),
         held => held.not_sent(),

@@ -174,7 +174,7 @@ const INTENT_COLUMNS: &str = concat!(
             s.confirmations, s.error_message, s.broadcast_at, h.held, w.waits_for, a.tx_hash, n.tx_hash AS noop_tx_hash,
             coalesce(a.gas_price, i.gas_price) AS live_gas_price, coalesce(a.max_fee_per_gas, i.max_fee_per_gas) AS live_max_fee_per_gas,
             coalesce(a.max_priority_fee_per_gas, i.max_priority_fee_per_gas) AS live_max_priority_fee_per_gas,
-            CASE WHEN h.held IS NULL AND (n.tx_hash IS NULL OR s.state = 'final') THEN a.raw END AS raw
+            CASE WHEN h.held IS NULL AND (n.tx_hash IS NULL OR s.state = 'final') AND s.outcome IS DISTINCT FROM 'foreign' THEN a.raw END AS raw
      FROM intents i
      LEFT JOIN slots s ON s.intent_id = i.id
      LEFT JOIN LATERAL (

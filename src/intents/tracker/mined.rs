@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use alloy::primitives::{Address, B256};
 
+use super::super::broadcast::{self, Outgoing, Sent};
 use super::super::frozen;
 use super::super::lanes::Lane;
 use super::super::state::{Event, Outcome, SlotState};
+use super::LEASE_S;
 use super::aftermath::{self, Aftermath};
 use super::step::{Look, TrackError};
 use super::store::{self, OpenSlot};
@@ -212,7 +214,7 @@ async fn is_agreed(look: &Look<'_>, outcome: Outcome, receipt: &Receipt) -> Resu
 /// our transactions, and that has lasted for as many blocks as make anything final. Whether it was.
 async fn maybe_taken_by_others(look: &Look<'_>, slot: &OpenSlot) -> Result<bool, TrackError> {
     let Look { app, chain, rpc, .. } = look;
-    if knows_any(rpc, slot).await? || !is_long_missing(look, slot).await? {
+    if knows_any(rpc, slot).await? || !is_long_missing(look, slot).await? || is_taken_again(look, slot).await? {
         return Ok(false);
     }
     if let Some(second) = chain.second(rpc).await? {
@@ -233,6 +235,25 @@ async fn maybe_taken_by_others(look: &Look<'_>, slot: &OpenSlot) -> Result<bool,
         frozen::freeze_if_exclusive(app, chain.spec(), slot).await?;
     }
     Ok(settled)
+}
+
+/// Whether a node takes the slot's own bytes when they are sent once more: then the nonce is not used, whatever is counted. Who believed a
+/// count that was wrong would call a payment failed that can still be made, and leave a nonce that nothing will ever use.
+async fn is_taken_again(look: &Look<'_>, slot: &OpenSlot) -> Result<bool, TrackError> {
+    let Look { app, chain, .. } = look;
+    let Some(attempt) = slot.sendable().filter(|_| slot.intent.is_some()) else { return Ok(false) };
+    if !store::keep_turn(&app.db, slot.lane.chain_id, app.daemon_id, slot.lane.address, LEASE_S).await? {
+        return Ok(true);
+    }
+    let sent = broadcast::send(app, chain, Outgoing::stored(attempt.tx_hash)).await;
+    let taken = matches!(sent, Sent::Taken);
+    if taken {
+        broadcast::record(app, slot.lane, slot.nonce, &sent).await;
+        store::forget_notice(&app.db, slot.lane, slot.nonce).await?;
+        tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
+            "a node counts the nonce as used, and takes our transaction for it: it stays open");
+    }
+    Ok(taken)
 }
 
 /// Whether the receipt of an intent's slot has been missing for as many blocks as make anything final here. Missing now, it is noted.

@@ -305,6 +305,20 @@ pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'
     Ok(())
 }
 
+/// Whether any nonce from `latest` to below `next` was left to others as used for good, with none of ours.
+pub async fn left_to_others(pool: &PgPool, lane: Lane, (latest, next): (u64, u64)) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM slots WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND nonce < $4 AND state = 'final'
+                        AND outcome = 'foreign' AND intent_id IS NULL)",
+    )
+    .bind(signed(lane.chain_id.0))
+    .bind(lane.address.as_slice())
+    .bind(signed(latest))
+    .bind(signed(next))
+    .fetch_one(pool)
+    .await
+}
+
 /// What was left to others as used for good, and is not: the nonces from `latest` to below `next` of which there is none of ours. They are open
 /// again, noticed at `head`, and will be closed. Returns how many. What is ours is not made open again: its payment was called failed.
 pub async fn reopen_foreign(
@@ -314,9 +328,14 @@ pub async fn reopen_foreign(
     head: u64,
 ) -> Result<u64, sqlx::Error> {
     let rows = sqlx::query(
-        "UPDATE slots SET state = 'foreign', outcome = NULL, noticed_block = $5
-         WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND nonce < $4 AND state = 'final' AND outcome = 'foreign'
-           AND intent_id IS NULL",
+        "WITH held AS MATERIALIZED (
+             SELECT nonce FROM slots
+             WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND nonce < $4 AND state = 'final' AND outcome = 'foreign'
+               AND intent_id IS NULL
+             ORDER BY nonce FOR UPDATE
+         )
+         UPDATE slots s SET state = 'foreign', outcome = NULL, noticed_block = $5
+         FROM held WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = held.nonce",
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())
@@ -332,9 +351,13 @@ pub async fn reopen_foreign(
 /// The chain has not used these nonces after all: what was noticed of them is forgotten.
 pub async fn forget_notice(pool: &PgPool, lane: Lane, latest: u64) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE slots SET noticed_block = NULL
-         WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND state <> 'final' AND intent_id IS NOT NULL
-           AND noticed_block IS NOT NULL",
+        "WITH held AS MATERIALIZED (
+             SELECT nonce FROM slots
+             WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND state <> 'final' AND intent_id IS NOT NULL
+               AND noticed_block IS NOT NULL
+             ORDER BY nonce FOR UPDATE
+         )
+         UPDATE slots s SET noticed_block = NULL FROM held WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = held.nonce",
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())
@@ -344,10 +367,12 @@ pub async fn forget_notice(pool: &PgPool, lane: Lane, latest: u64) -> Result<(),
     Ok(())
 }
 
-/// The receipt's block is gone: the slot waits for a block again, and its bytes are sent at once.
+/// The receipt's block is gone: the slot waits for a block again, and its bytes are sent at once. What no node was ever known to have is
+/// signed only, as before: what holds it holds it still.
 pub async fn record_reorg(pool: &PgPool, slot: &OpenSlot) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE slots SET state = CASE WHEN intent_id IS NULL THEN 'foreign' ELSE 'broadcast' END, outcome = NULL,
+        "UPDATE slots SET state = CASE WHEN intent_id IS NULL THEN 'foreign' WHEN broadcast_at IS NULL THEN 'signed' ELSE 'broadcast' END,
+                outcome = NULL,
                 mined_tx_hash = NULL, block_number = NULL, block_hash = NULL, gas_used = NULL, effective_gas_price = NULL,
                 confirmations = 0, last_sent_at = NULL, error_message = 'its block was reorganised away; sent again'
          WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND state = 'mined'",

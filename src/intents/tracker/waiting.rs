@@ -6,7 +6,7 @@ use super::super::replace::{self, Reason};
 use super::super::state::SlotState;
 use super::LEASE_S;
 use super::step::{Look, TrackError};
-use super::store::{LaneSlots, OpenSlot, forget_notice, keep_turn, reopen_foreign};
+use super::store::{LaneSlots, OpenSlot, forget_notice, keep_turn, left_to_others, reopen_foreign};
 use crate::chain::{Chain, fees};
 
 /// Unmined slots of a lane that are sent again, lowest nonces first: a node keeps no more of a key in its queue for certain.
@@ -34,14 +34,28 @@ pub(super) async fn tend(look: &Look<'_>, lane: Lane, latest: u64, slots: &LaneS
 }
 
 /// Takes back what a node said of used nonces, once the chain says otherwise: a lie, or a block that is gone, must not leave a nonce that
-/// nothing will ever use before all others of the lane. Wrongly taken back, it is seen used again at the next look.
+/// nothing will ever use before all others of the lane. Not because of a node that is behind: the count is that of the newest block, and a
+/// second node's is no higher. Wrongly taken back, it is seen used again at a later look.
 async fn disbelieve(look: &Look<'_>, lane: Lane, latest: u64, waiting: &[OpenSlot]) -> Result<(), TrackError> {
     let Look { app, chain, head, .. } = look;
-    if waiting.iter().any(|slot| slot.intent.is_some() && slot.noticed_block.is_some()) {
+    let noticed = waiting.iter().any(|slot| slot.intent.is_some() && slot.noticed_block.is_some());
+    let closed = match waiting.first().filter(|first| first.nonce > latest) {
+        Some(first) if left_to_others(&app.db, lane, (latest, first.nonce)).await? => Some((latest, first.nonce)),
+        _ => None,
+    };
+    if !noticed && closed.is_none() || look.rpc.nonce_at(lane.address, head.number).await? > latest {
+        return Ok(());
+    }
+    if let Some(second) = chain.second(look.rpc).await?
+        && second.latest_nonce(lane.address).await? > latest
+    {
+        return Ok(());
+    }
+    if noticed {
         forget_notice(&app.db, lane, latest).await?;
     }
-    let Some(first) = waiting.first().filter(|first| first.nonce > latest) else { return Ok(()) };
-    let reopened = reopen_foreign(&app.db, lane, (latest, first.nonce), head.number).await?;
+    let Some(closed) = closed else { return Ok(()) };
+    let reopened = reopen_foreign(&app.db, lane, closed, head.number).await?;
     if reopened > 0 {
         tracing::warn!(chain = %chain.spec().name, address = %lane.address, latest, reopened,
             "nonces that a node had called used by others are not used: they are open again");
