@@ -12,24 +12,29 @@ use crate::db::DbError;
 use crate::ids::{AgentId, OrgId, UserId, VaultId};
 use crate::money::Wei;
 
-macro_rules! select {
-    ($tail:literal) => {
-        concat!(
-            "SELECT id, org_id, name, description, created_by, auth_method, key_hash, client_cert_fingerprint, oidc_issuer,
+/// The columns of [`Row`], of the table by its own name.
+macro_rules! columns {
+    () => {
+            "id, org_id, name, description, created_by, auth_method, key_hash, client_cert_fingerprint, oidc_issuer,
                     oidc_client_id, scopes, vault_ids, token_ttl_seconds, is_active, expires_at, deleted_at,
                     (SELECT f.created_at FROM freezes f
                      WHERE f.org_id = agents.org_id AND f.scope = 'agent' AND f.subject = agents.id::text) AS frozen_at,
                     created_at, intents_api_enabled, tx_to_allowlist, tx_allowed_chains, tx_max_value_wei, tx_daily_limit_wei,
                     tx_max_fee_wei, tx_daily_fee_limit_wei, tx_max_gas_limit, tx_rules, ssh_public_key, ecdh_public_key, unclaimed,
-                    shroud_enabled, shroud_config
-             FROM agents ",
-            $tail
-        )
+                    shroud_enabled, shroud_config"
+    };
+}
+pub(crate) use columns;
+
+macro_rules! select {
+    ($tail:literal) => {
+        concat!("SELECT ", columns!(), " FROM agents ", $tail)
     };
 }
 
+/// An agent as [`columns`](macro@columns) selects it.
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: AgentId,
     org_id: OrgId,
     name: String,
@@ -65,8 +70,8 @@ struct Row {
 }
 
 impl Row {
-    /// A row whose guardrails cannot be read is an error, never an agent without them.
-    fn agent(self) -> Result<Agent, DbError> {
+    /// The agent. A row whose guardrails cannot be read is an error, never an agent without them.
+    pub(crate) fn agent(self) -> Result<Agent, DbError> {
         let corrupt = |what: &str| DbError::Internal(sqlx::Error::Decode(format!("agent {}: {what}", self.id).into()));
         let to_allowlist = self
             .tx_to_allowlist

@@ -10,7 +10,7 @@ use crate::db::DbError;
 use crate::ids::{AgentId, FreezeId, OrgId};
 
 /// Sets the gates of organisations apart from whatever else may use advisory locks of this database.
-const GATE: i64 = 0x696e_7465_6e74_6401;
+pub(crate) const GATE: i64 = 0x696e_7465_6e74_6401;
 
 macro_rules! columns {
     () => {
@@ -37,6 +37,14 @@ pub struct Freeze {
     pub created_at: OffsetDateTime,
 }
 
+/// Passes the gate of the organisation in one parameter, with [`GATE`] in another: for a statement that does more.
+macro_rules! the_gate {
+    ($org:literal, $gate:literal) => {
+        concat!("pg_advisory_xact_lock_shared(hashtextextended(", $org, "::text, ", $gate, "))")
+    };
+}
+pub(crate) use the_gate;
+
 /// Goes through the organisation's gate, until the transaction ends: beside all others that sign, never beside a change of what may be
 /// signed. What is read in a *later* statement holds until the COMMIT.
 ///
@@ -45,11 +53,7 @@ pub struct Freeze {
 /// # Errors
 /// As any statement.
 pub async fn pass_gate(conn: &mut PgConnection, org_id: OrgId) -> Result<(), DbError> {
-    sqlx::query("SELECT pg_advisory_xact_lock_shared(hashtextextended($1::text, $2))")
-        .bind(org_id)
-        .bind(GATE)
-        .execute(conn)
-        .await?;
+    sqlx::query(concat!("SELECT ", the_gate!("$1", "$2"))).bind(org_id).bind(GATE).execute(conn).await?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::access::{Actor, Principal, SecretPath};
 use crate::agents::{self, Agent};
 use crate::app::App;
 use crate::chain::Chain;
+use crate::db::Connection;
 use crate::ids::{AgentId, ClaimToken};
 use crate::vaults::keys::{self, SigningKey};
 
@@ -90,6 +91,7 @@ pub struct Keyed {
 /// Only the agent itself submits, while it is active and its intents flag is on. All of it is looked up again in T1.
 pub async fn authorise(
     app: &Arc<App>,
+    conn: &mut Connection,
     principal: &Principal,
     agent_id: AgentId,
     request: Request,
@@ -102,8 +104,7 @@ pub async fn authorise(
             "only the agent itself may submit: humans set its guardrails and read its transactions".to_owned(),
         ));
     }
-    let mut conn = app.db.acquire().await?;
-    let agent = agents::store::get(&mut conn, principal.org_id, agent_id)
+    let agent = agents::store::get(conn, principal.org_id, agent_id)
         .await?
         .ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;
     if let Some(why) = why_not_signing(&agent, crate::clock::now()) {
@@ -137,6 +138,7 @@ pub fn why_not_signing(agent: &Agent, now: time::OffsetDateTime) -> Option<&'sta
 /// Claims the idempotency key in a short transaction of its own, then applies the guardrails that need nothing but the request.
 pub async fn claim(
     app: &Arc<App>,
+    conn: &mut Connection,
     authorised: Authorised,
     idempotency_key: Option<&[u8]>,
 ) -> Result<Claimed, IntentError> {
@@ -146,12 +148,12 @@ pub async fn claim(
     let key_hash = parse::idempotency_key(text).ok_or(IntentError::BadIdempotencyKey)?;
     let agent = authorised.agent.id;
     let lease_s = app.config.intents.claim_lease_s;
-    match store::claim(&app.db, agent, key_hash, authorised.request.hash(), lease_s).await? {
+    match store::claim(conn, agent, key_hash, authorised.request.hash(), lease_s).await? {
         Claim::Ours(token) => {
             let claim = Some(HeldClaim { key_hash, token });
             Ok(Claimed::Ours(Box::new(ClaimedRequest { authorised, claim })))
         }
-        Claim::Done(id) => match store::intent(&app.db, agent, id).await? {
+        Claim::Done(id) => match store::intent(&mut *conn, agent, id).await? {
             Some(row) => Ok(Claimed::Replay(Box::new(row))),
             None => Err(IntentError::NotFound("the transaction of this Idempotency-Key is gone".to_owned())),
         },
@@ -161,7 +163,7 @@ pub async fn claim(
 }
 
 /// The static guardrails, then the key.
-pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result<Keyed, IntentError> {
+pub async fn resolve_key(conn: &mut Connection, claimed: Box<ClaimedRequest>) -> Result<Keyed, IntentError> {
     let ClaimedRequest { authorised, claim } = *claimed;
     let Authorised { request, agent, chain, .. } = &authorised;
     let calls = calldata::read(request.to, request.value.0, &request.data);
@@ -172,22 +174,21 @@ pub async fn resolve_key(app: &Arc<App>, claimed: Box<ClaimedRequest>) -> Result
     if !violations.is_empty() {
         return Err(IntentError::Guardrail(violations));
     }
-    let key = find_key(app, &authorised).await?;
+    let key = find_key(conn, &authorised).await?;
     let Authorised { request, principal, agent, chain } = authorised;
     let lane = Lane { chain_id: request.chain_id, address: key.address };
-    let standing = store::standing(&mut *app.db.acquire().await?, agent.org_id, agent.id, lane).await?;
+    let standing = store::standing(conn, agent.org_id, agent.id, lane).await?;
     standing.refuse_frozen()?;
     let simulation_required = standing.simulation_required;
     Ok(Keyed { request, calls, principal, agent, chain, claim, key, simulation_required })
 }
 
 /// Which key signs: by the path that was named, or the agent's own, or the chain's default path.
-pub async fn find_key(app: &Arc<App>, authorised: &Authorised) -> Result<SigningKey, IntentError> {
+pub async fn find_key(conn: &mut Connection, authorised: &Authorised) -> Result<SigningKey, IntentError> {
     let Authorised { request, principal, chain, .. } = authorised;
     let named = request.signing_key_path.as_deref().map(SecretPath::parse).transpose();
     let named = named.map_err(|error| IntentError::Parse(parse::ParseError(format!("signing_key_path: {error}"))))?;
-    let mut conn = app.db.acquire().await?;
-    let key = keys::for_intent(&mut conn, principal, named, &chain.spec().name).await?;
+    let key = keys::for_intent(conn, principal, named, &chain.spec().name).await?;
     if let Some(expected) = request.expected_from.filter(|from| *from != key.address) {
         return Err(IntentError::Parse(parse::ParseError(format!(
             "from: {expected} is not the address of the key at {}, which is {}",

@@ -167,7 +167,7 @@ pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
         return row;
     }
     record(app, lane, nonce, &sent).await;
-    app.tracker.nudge(lane);
+    app.tracker.sent_on(lane.chain_id);
     if has_unsent {
         match store::held_before(&app.db, lane, nonce).await {
             Ok(Some(held)) => {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::authorise::{HeldClaim, why_not_signing};
 use super::calldata::{Kind as CallKind, show};
@@ -16,15 +16,14 @@ use super::guardrails;
 use super::lanes::Lane;
 use super::nonce::{self, Taken};
 use super::state::SlotState;
-use super::store::{self, Aged, Entry, IntentRow, NewIntent, NewSigned, SimulationNote, SlotRow};
-use crate::access::store::still_proven;
-use crate::access::{Credential, KeyRoot, Principal};
-use crate::agents::{self, Agent};
+use super::store::{self, Aged, Entry, Held, IntentRow, NewIntent, NewSigned, Rights, SimulationNote, SlotRow};
+use crate::access::store::{is_token_revoked, still_proven};
+use crate::access::{KeyRoot, Principal};
+use crate::agents::Agent;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
 use crate::chain::Chain;
 use crate::db::DbError;
-use crate::freezes;
 use crate::ids::IntentId;
 use crate::simulate::UNMINED_MAX;
 use crate::telemetry::story::{self, Stage, stage};
@@ -94,8 +93,11 @@ async fn commit_batch(
     lane: Lane,
     batch: &[Ready],
 ) -> Result<Vec<Result<Committed, IntentError>>, IntentError> {
-    let mut t1 = stage(Stage::Begin, store::begin_t1(&app.db)).await?;
-    let committed = match reserve_and_sign(app, &mut t1, lane, batch).await {
+    let Some(Ready { checked: first, .. }) = batch.first() else { return Ok(Vec::new()) };
+    let units: BTreeSet<&String> = batch.iter().flat_map(|ready| &ready.checked.units).collect();
+    let units: Vec<String> = units.into_iter().cloned().collect();
+    let mut t1 = begin_and_hold(app, batch, first, &units).await?;
+    let committed = match reserve_and_sign(app, &mut t1, lane, batch, first, &units).await {
         Ok(committed) => committed,
         Err(error) => {
             // Where this fails the connection is lost, and the transaction with it.
@@ -119,6 +121,32 @@ async fn commit_batch(
     Ok(results)
 }
 
+/// Begins T1 and takes what it waits for: the claims (whoever took one over may commit, and we may not), the spending windows, and the
+/// organisation's gate. Windows that are used for the first time are made in a transaction of their own, and then it begins again.
+async fn begin_and_hold(
+    app: &Arc<App>,
+    batch: &[Ready],
+    first: &Checked,
+    units: &[String],
+) -> Result<Transaction<'static, Postgres>, IntentError> {
+    let claims: Vec<HeldClaim> = batch.iter().filter_map(|ready| ready.checked.claim).collect();
+    let whose = (first.org_id, first.agent_id);
+    for _ in 0..2 {
+        let mut t1 = stage(Stage::Begin, store::begin_t1(&app.db)).await?;
+        match stage(Stage::Windows, store::hold(&mut t1, whose, &claims, units)).await {
+            Ok(Held::All) => return Ok(t1),
+            held => {
+                let _ = t1.rollback().await;
+                match held? {
+                    Held::ClaimLost => return Err(IntentError::ClaimLost),
+                    _ => store::make_windows(&app.db, first.agent_id, units).await?,
+                }
+            }
+        }
+    }
+    Err(IntentError::could_not_check("a spending window could not be made: try again"))
+}
+
 /// Whether the intent committed; `None` when that cannot be told.
 async fn ask_outcome(app: &Arc<App>, lane: Lane, id: IntentId) -> Option<bool> {
     for attempt in 0..OUTCOME_TRIES {
@@ -131,31 +159,19 @@ async fn ask_outcome(app: &Arc<App>, lane: Lane, id: IntentId) -> Option<bool> {
     None
 }
 
-/// The body of T1.
+/// The body of T1, with claims and windows held and the gate passed.
 async fn reserve_and_sign(
     app: &Arc<App>,
     conn: &mut PgConnection,
     lane: Lane,
     batch: &[Ready],
+    first: &Checked,
+    units: &[String],
 ) -> Result<Vec<Committed>, IntentError> {
-    let Some(Ready { checked: first, .. }) = batch.first() else { return Ok(Vec::new()) };
     let agent_id = first.agent_id;
-    // 1. The claims: whoever took one over may commit, and we may not.
-    let claims: Vec<HeldClaim> = batch.iter().filter_map(|ready| ready.checked.claim).collect();
-    if !store::hold_claims(conn, agent_id, &claims).await? {
-        return Err(IntentError::ClaimLost);
-    }
-    // 2. The spending windows: locked, and summed in a later statement.
-    let units: BTreeSet<&String> = batch.iter().flat_map(|ready| &ready.checked.units).collect();
-    let units: Vec<String> = units.into_iter().cloned().collect();
-    let mut aged = stage(Stage::Windows, async {
-        store::lock_windows(conn, agent_id, &units).await?;
-        store::age_windows(conn, agent_id, &units).await
-    })
-    .await?;
-    // 3. Rules and rights as they are now.
+    // 1. Rules and rights as they are now, with what the windows hold.
     let reserved = stage(Stage::Rules, async {
-        let agent = recheck(conn, lane, batch, first).await?;
+        let (agent, mut aged) = recheck(conn, lane, batch, first, units).await?;
         let mut reserved = Vec::with_capacity(batch.len());
         for (index, ready) in batch.iter().enumerate() {
             reserved.push(reserve(conn, &ready.checked, &agent, &mut aged, index == 0).await?);
@@ -163,7 +179,7 @@ async fn reserve_and_sign(
         Ok::<_, IntentError>(reserved)
     })
     .await?;
-    // 4. The nonces, and whether the balance that was read is enough for what others took meanwhile.
+    // 2. The nonces, and whether the balance that was read is enough for what others took meanwhile.
     let intents: Vec<&Checked> = batch.iter().map(|ready| &ready.checked).collect();
     let taken = stage(Stage::Nonce, async {
         let taken = nonce::take(app, conn, lane, &intents).await?;
@@ -171,7 +187,7 @@ async fn reserve_and_sign(
         Ok::<_, IntentError>(taken)
     })
     .await?;
-    // 5. The signatures, over exactly what was checked and simulated (I7): the hash is compared here.
+    // 3. The signatures, over exactly what was checked and simulated (I7): the hash is compared here.
     let signed_at = Instant::now();
     let key = &first.key;
     let context = key.context();
@@ -181,7 +197,7 @@ async fn reserve_and_sign(
         Ok::<_, IntentError>(checked.tx.encode(*nonce, &signature))
     });
     let bytes = stage(Stage::Sign, futures::future::try_join_all(signing)).await?;
-    // 6. Everything, or nothing.
+    // 4. Everything, or nothing.
     let group = &first.chain.spec().spend_group;
     let signed: Vec<NewSigned<'_>> = batch
         .iter()
@@ -222,12 +238,11 @@ async fn reserve_and_sign(
         batch.iter().filter_map(|ready| Some((ready.checked.claim?, ready.id))).collect();
     stage(Stage::Write, async {
         store::insert_foreign(conn, lane, &taken.skipped, key.id, first.nonce.block).await?;
-        store::insert_signed(conn, &taken, &signed).await?;
-        audit::record_alike(conn, first.kind.action(), &events).await?;
-        match store::finish_claims(conn, agent_id, &done).await? {
-            true => Ok(committed),
-            false => Err(IntentError::ClaimLost),
+        if !store::insert_signed(conn, &taken, &signed, &done).await? {
+            return Err(IntentError::ClaimLost);
         }
+        audit::record_alike(conn, first.kind.action(), &events).await?;
+        Ok(committed)
     })
     .await
 }
@@ -281,22 +296,27 @@ async fn check_ahead(conn: &mut PgConnection, lane: Lane, taken: &Taken, checked
 }
 
 /// Reads again, on this connection, behind the organisation's gate and with shared locks: the agent with its guardrails, which [`reserve`]
-/// applies, the credential, the key and the right to it, and whether a simulation is required. A revocation, a freeze or a stricter setting
-/// that has been answered holds here, however long the checks took.
-async fn recheck(conn: &mut PgConnection, lane: Lane, batch: &[Ready], first: &Checked) -> Result<Agent, IntentError> {
-    freezes::store::pass_gate(conn, first.org_id).await?;
-    let agent = agents::store::get_for_share(conn, first.agent_id)
-        .await?
-        .ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;
+/// applies, the credential, the key and the right to it, and whether a simulation is required; and, of windows that are locked, the sums. A
+/// revocation, a freeze or a stricter setting that has been answered holds here, however long the checks took.
+async fn recheck(
+    conn: &mut PgConnection,
+    lane: Lane,
+    batch: &[Ready],
+    first: &Checked,
+    units: &[String],
+) -> Result<(Agent, BTreeMap<String, Aged>), IntentError> {
+    let whose = (first.agent_id, first.key.id);
+    let rights = store::hold_rights(conn, lane, first.org_id, whose, units).await?;
+    let rights = rights.ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;
+    let Rights { agent, key, standing, windows } = rights;
     if let Some(why) = why_not_signing(&agent, crate::clock::now()) {
         return Err(IntentError::NotAllowed(why.to_owned()));
     }
     if !is_proven(conn, &first.principal, &agent).await? {
         return Err(IntentError::NotAllowed("the credential was rotated or revoked meanwhile".to_owned()));
     }
-    keys::recheck(conn, &first.principal, first.key.id).await?;
+    keys::store::may_sign(conn, &first.principal, key).await?;
     let spec = first.chain.spec();
-    let standing = store::standing(conn, first.org_id, first.agent_id, lane).await?;
     standing.refuse_frozen()?;
     if standing.chain_disabled {
         return Err(IntentError::ChainDisabled(spec.name.clone()));
@@ -309,17 +329,15 @@ async fn recheck(conn: &mut PgConnection, lane: Lane, batch: &[Ready], first: &C
             return Err(changed_meanwhile("the guardrails came to need a simulation"));
         }
     }
-    Ok(agent)
+    Ok((agent, windows))
 }
 
 /// Whether the credential still holds. An agent's key is in the row that is held already.
 async fn is_proven(conn: &mut PgConnection, principal: &Principal, agent: &Agent) -> Result<bool, DbError> {
-    match principal.credential {
+    match principal.credential.root() {
         // Whether it has expired by now is the database's to say.
-        Credential::Key(KeyRoot::Agent(hash))
-            if principal.agent_id() == Some(agent.id) && agent.expires_at.is_none() =>
-        {
-            Ok(agent.key_hash == Some(hash))
+        KeyRoot::Agent(hash) if principal.agent_id() == Some(agent.id) && agent.expires_at.is_none() => {
+            Ok(agent.key_hash == Some(hash) && !is_token_revoked(conn, principal).await?)
         }
         _ => still_proven(conn, principal).await,
     }

@@ -66,14 +66,18 @@ pub async fn submit(
     let mut claim = None;
     let result: Result<Submitted, IntentError> = async {
         let request = parse::parse(kind, body, |text| app.chains.get(text).map(|chain| chain.spec().chain_id))?;
-        let authorised = stage(Stage::Authorise, authorise::authorise(app, principal, agent_id, request)).await?;
+        // One connection for all that is looked up, given back before a node is asked.
+        let mut conn = app.db.acquire().await?;
+        let authorised = authorise::authorise(app, &mut conn, principal, agent_id, request);
+        let authorised = stage(Stage::Authorise, authorised).await?;
         story::on_chain(&authorised.chain().spec().name);
-        let claimed = match stage(Stage::Claim, authorise::claim(app, authorised, idempotency_key)).await? {
+        let claimed = match stage(Stage::Claim, authorise::claim(app, &mut conn, authorised, idempotency_key)).await? {
             authorise::Claimed::Ours(claimed) => claimed,
             authorise::Claimed::Replay(row) => return Ok(Submitted { row: *row, replayed: true }),
         };
         claim = claimed.claim();
-        let keyed = stage(Stage::Key, authorise::resolve_key(app, claimed)).await?;
+        let keyed = stage(Stage::Key, authorise::resolve_key(&mut conn, claimed)).await?;
+        drop(conn);
         let checked = stage(Stage::Check, check::check(app, keyed)).await?;
         let committed = commit::commit(app, checked).await?;
         app.meter.count(principal.org_id, crate::metering::Kind::Signatures);

@@ -139,11 +139,13 @@ async fn run(
     requests: Vec<Request>,
 ) -> Result<Vec<Value>, IntentError> {
     let mut allowed: Vec<(Authorised, SigningKey)> = Vec::with_capacity(requests.len());
+    let mut conn = app.db.acquire().await?;
     for request in requests {
-        let authorised = authorise::authorise(app, principal, agent_id, request).await?;
-        let key = authorise::find_key(app, &authorised).await?;
+        let authorised = authorise::authorise(app, &mut conn, principal, agent_id, request).await?;
+        let key = authorise::find_key(&mut conn, &authorised).await?;
         allowed.push((authorised, key));
     }
+    drop(conn);
     let Some((first, _)) = allowed.first() else { return Ok(Vec::new()) };
     let (agent, chain) = (first.agent().clone(), Arc::clone(first.chain()));
     let unreachable = |error: &dyn std::fmt::Display| IntentError::could_not_check(error.to_string());

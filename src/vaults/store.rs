@@ -47,7 +47,7 @@ impl Row {
 
 /// A vault's columns in a statement about something in it, beside that thing's own: [`joined_vault`](macro@joined_vault) selects them.
 #[derive(FromRow)]
-pub(super) struct JoinedVault {
+pub(crate) struct JoinedVault {
     vault_id: VaultId,
     vault_org_id: OrgId,
     vault_name: String,
@@ -66,7 +66,7 @@ macro_rules! joined_vault {
          v.cmek_fingerprint AS vault_cmek_fingerprint"
     };
 }
-pub(super) use joined_vault;
+pub(crate) use joined_vault;
 
 impl JoinedVault {
     /// The vault.

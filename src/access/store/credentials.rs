@@ -167,10 +167,18 @@ pub async fn still_proven(conn: &mut PgConnection, principal: &Principal) -> Res
     if !root_still_valid(conn, principal).await? {
         return Ok(false);
     }
-    // With the row held, in a statement of its own: a revocation holds the same row while it is written.
+    Ok(!is_token_revoked(conn, principal).await?)
+}
+
+/// Whether the token that a principal came with, if it came with one, is revoked. With the row held of whom it rests on, in a statement of its
+/// own: a revocation holds the same row while it is written.
+///
+/// # Errors
+/// As any statement.
+pub async fn is_token_revoked(conn: &mut PgConnection, principal: &Principal) -> Result<bool, DbError> {
     match principal.credential {
-        Credential::Token { jti, .. } => Ok(!is_revoked(conn, jti).await?),
-        Credential::Key(_) => Ok(true),
+        Credential::Token { jti, .. } => is_revoked(conn, jti).await,
+        Credential::Key(_) => Ok(false),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, Row as _};
 use time::OffsetDateTime;
@@ -58,8 +59,9 @@ pub async fn effective_scopes(conn: &mut PgConnection, agent: &AgentIdentity) ->
     Ok(patterns)
 }
 
+/// A policy of somebody on a vault.
 #[derive(FromRow)]
-struct RuleRow {
+pub(crate) struct RuleRow {
     secret_path_pattern: String,
     permissions: Vec<String>,
     conditions: Option<Json<Value>>,
@@ -68,6 +70,15 @@ struct RuleRow {
 }
 
 impl RuleRow {
+    /// The policy that [`rules`](macro@rules) has joined to a row, if there is one.
+    ///
+    /// # Errors
+    /// For columns that are not there.
+    pub(crate) fn beside(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
+        let is_there = row.try_get::<Option<&str>, _>("secret_path_pattern")?.is_some();
+        is_there.then(|| Self::from_row(row)).transpose()
+    }
+
     /// A row that this binary does not understand grants nothing.
     fn rule(self) -> Option<Rule> {
         Some(Rule {
@@ -91,14 +102,12 @@ pub async fn grants(
     vault: &Vault,
     lock: Lock,
 ) -> Result<Grants, DbError> {
-    let subject = Subject {
-        org_id: principal.org_id,
-        actor: principal.actor,
-        manages: principal.manages(),
-        ceiling: principal.ceiling.as_deref(),
-        ip: principal.ip,
-    };
-    grants_of(conn, &subject, vault, lock).await
+    grants_of(conn, &Subject::of(principal), vault, lock).await
+}
+
+/// As [`grants`], of an agent whose limits and policies on the vault were read already, beside something in it.
+pub(crate) fn grants_beside(principal: &Principal, vault: &Vault, limits: &AgentLimits, rules: Vec<RuleRow>) -> Grants {
+    Subject::of(principal).grants(vault, Some(limits), rules)
 }
 
 /// As [`grants`], for a human or agent who is not asking: who made a share that somebody opens from `ip`. The conditions of their
@@ -140,43 +149,76 @@ struct Subject<'a> {
     ip: Option<IpAddr>,
 }
 
+impl<'a> Subject<'a> {
+    fn of(principal: &'a Principal) -> Self {
+        Self {
+            org_id: principal.org_id,
+            actor: principal.actor,
+            manages: principal.manages(),
+            ceiling: principal.ceiling.as_deref(),
+            ip: principal.ip,
+        }
+    }
+
+    /// What the rows say. `limits` are an agent's; one without any is not there.
+    fn grants(&self, vault: &Vault, limits: Option<&AgentLimits>, rules: Vec<RuleRow>) -> Grants {
+        let same_org = vault.org_id == self.org_id;
+        let (bound, ceiling) = match (self.actor, limits) {
+            (Actor::User(_), _) => (same_org, self.ceiling.map(<[Glob]>::to_vec)),
+            (Actor::Agent(_), Some(limits)) => {
+                let bound = same_org && (limits.vault_ids.is_empty() || limits.vault_ids.contains(&vault.id));
+                (bound, grants::ceiling(&limits.scopes))
+            }
+            (Actor::Agent(_), None) => (false, None),
+        };
+        Grants {
+            bound,
+            reserved: vault.is_reserved(),
+            ceiling,
+            rules: rules.into_iter().filter_map(RuleRow::rule).collect(),
+            owner: same_org && (vault.created_by == self.actor || self.manages),
+            limited: self.ceiling.is_some(),
+            at: Circumstances { now: crate::clock::now(), ip: self.ip },
+        }
+    }
+}
+
 async fn grants_of(
     conn: &mut PgConnection,
     principal: &Subject<'_>,
     vault: &Vault,
     lock: Lock,
 ) -> Result<Grants, DbError> {
-    let at = Circumstances { now: crate::clock::now(), ip: principal.ip };
-    let same_org = vault.org_id == principal.org_id;
-    let (bound, ceiling, rules) = match principal.actor {
+    match principal.actor {
         Actor::User(id) => {
             let rules = rules_of_user(conn, principal.org_id, id, vault.id, lock).await?;
-            (same_org, principal.ceiling.map(<[Glob]>::to_vec), rules)
+            Ok(principal.grants(vault, None, rules))
         }
         Actor::Agent(id) => match limits_and_rules_of_agent(conn, principal.org_id, id, vault.id, lock).await? {
-            Some((limits, rules)) => {
-                let bound = same_org && (limits.vault_ids.is_empty() || limits.vault_ids.contains(&vault.id));
-                (bound, grants::ceiling(&limits.scopes), rules)
-            }
-            None => (false, None, Vec::new()),
+            Some((limits, rules)) => Ok(principal.grants(vault, Some(&limits), rules)),
+            None => Ok(principal.grants(vault, None, Vec::new())),
         },
-    };
-    let rules = rules.into_iter().filter_map(RuleRow::rule).collect();
-    let owner = same_org && (vault.created_by == principal.actor || principal.manages);
-    Ok(Grants { bound, reserved: vault.is_reserved(), ceiling, rules, owner, limited: principal.ceiling.is_some(), at })
+    }
 }
 
+/// The policies of a principal on a vault: [`RuleRow`]s.
 macro_rules! rules {
-    ($kind:literal, $tail:literal) => {
+    ($kind:literal, $principal:literal, $org:literal, $vault:literal, $tail:literal) => {
         concat!(
             "SELECT secret_path_pattern, permissions, conditions, expires_at, opens_signing FROM policies
              WHERE principal_type = '",
             $kind,
-            "' AND principal_id = $1 AND org_id = $2 AND vault_id = $3",
+            "' AND principal_id = ",
+            $principal,
+            " AND org_id = ",
+            $org,
+            " AND vault_id = ",
+            $vault,
             $tail
         )
     };
 }
+pub(crate) use rules;
 
 async fn rules_of_user(
     conn: &mut PgConnection,
@@ -186,15 +228,15 @@ async fn rules_of_user(
     lock: Lock,
 ) -> Result<Vec<RuleRow>, DbError> {
     let sql = match lock {
-        Lock::None => rules!("user", ""),
-        Lock::Share => rules!("user", " ORDER BY id FOR SHARE"),
+        Lock::None => rules!("user", "$1", "$2", "$3", ""),
+        Lock::Share => rules!("user", "$1", "$2", "$3", " ORDER BY id FOR SHARE"),
     };
     Ok(sqlx::query_as(sql).bind(id).bind(org_id).bind(vault).fetch_all(conn).await?)
 }
 
 /// What an agent is limited to, whatever its policies say.
 #[derive(FromRow)]
-struct AgentLimits {
+pub(crate) struct AgentLimits {
     vault_ids: Vec<VaultId>,
     scopes: Vec<String>,
 }
@@ -220,14 +262,15 @@ async fn limits_and_rules_of_agent(
     lock: Lock,
 ) -> Result<Option<(AgentLimits, Vec<RuleRow>)>, DbError> {
     let sql = match lock {
-        Lock::None => limits_and_rules!("", rules!("agent", "")),
-        Lock::Share => limits_and_rules!(" FOR SHARE", rules!("agent", " ORDER BY id FOR SHARE")),
+        Lock::None => limits_and_rules!("", rules!("agent", "$1", "$2", "$3", "")),
+        Lock::Share => {
+            limits_and_rules!(" FOR SHARE", rules!("agent", "$1", "$2", "$3", " ORDER BY id FOR SHARE"))
+        }
     };
     let rows = sqlx::query(sql).bind(id).bind(org_id).bind(vault).fetch_all(conn).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let limits = AgentLimits::from_row(first)?;
     // An agent without policies there is one row, whose policy is NULL.
-    let has_rule = first.try_get::<Option<String>, _>("secret_path_pattern")?.is_some();
-    let rules = rows.iter().filter(|_| has_rule).map(RuleRow::from_row).collect::<Result<_, _>>()?;
+    let rules = rows.iter().filter_map(|row| RuleRow::beside(row).transpose()).collect::<Result<_, _>>()?;
     Ok(Some((limits, rules)))
 }

@@ -113,7 +113,9 @@ async fn claim(app: &App, wish: &Wish<'_>, text: &[u8]) -> Result<Result<HeldCla
     }
     let key_hash: [u8; 32] = own.finalize().into();
     let lease_s = app.config.intents.claim_lease_s;
-    match rows::claim(&app.db, wish.agent_id, key_hash, request.finalize().into(), lease_s).await? {
+    match rows::claim(&mut *app.db.acquire().await?, wish.agent_id, key_hash, request.finalize().into(), lease_s)
+        .await?
+    {
         Claim::Ours(token) => Ok(Ok(HeldClaim { key_hash, token })),
         Claim::Done(id) => Ok(Err(Box::new(row(app, wish.agent_id, id).await?))),
         Claim::InFlight => Err(IntentError::InFlight),
@@ -192,7 +194,7 @@ async fn replace(
         "a further attempt of the nonce is signed");
     let sent = broadcast::send_new(app, chain, &bytes, signed_at).await;
     broadcast::record(app, lane, nonce, &sent).await;
-    app.tracker.nudge(lane);
+    app.tracker.sent_on(lane.chain_id);
     Ok(Some(bytes.hash))
 }
 

@@ -1,6 +1,6 @@
 //! Claims of idempotency keys.
 
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{Connection as _, PgConnection, PgPool, Row as _};
 
 use super::super::authorise::HeldClaim;
 use crate::ids::{AgentId, ClaimToken, IntentId};
@@ -21,7 +21,7 @@ pub enum Claim {
 /// Claims a key, or says who has it. A dead claim (lease over) of the same request is taken over, and so is any key past its 24
 /// hours, unless its transaction is not final yet. Short transaction; locks the key's row.
 pub async fn claim(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     agent: AgentId,
     key_hash: [u8; 32],
     request_hash: [u8; 32],
@@ -40,13 +40,13 @@ pub async fn claim(
     .bind(request_hash.as_slice())
     .bind(token)
     .bind(lease_s as f64)
-    .execute(pool)
+    .execute(&mut *conn)
     .await?
     .rows_affected();
     if inserted == 1 {
         return Ok(Claim::Ours(token));
     }
-    let mut tx = pool.begin().await?;
+    let mut tx = conn.begin().await?;
     let row = sqlx::query(
         "SELECT request_hash, intent_id, lease_until <= clock_timestamp() AS dead, expires_at <= clock_timestamp() AS expired
          FROM idempotency WHERE agent_id = $1 AND key_hash = $2 FOR UPDATE",
@@ -101,7 +101,7 @@ async fn is_settled(conn: &mut PgConnection, intent: IntentId) -> Result<bool, s
     row.try_get("settled")
 }
 
-/// The first statement of T1: the claims are still ours, and stay so until this transaction ends. Locks the keys' rows, in their order.
+/// The claims are still ours, and stay so until this transaction ends. Locks the keys' rows, in their order.
 pub(in crate::intents) async fn hold_claims(
     conn: &mut PgConnection,
     agent: AgentId,
@@ -112,7 +112,7 @@ pub(in crate::intents) async fn hold_claims(
     }
     let held = sqlx::query(
         "SELECT 1 FROM idempotency JOIN unnest($2::bytea[], $3::uuid[]) AS c (hash, token) ON key_hash = c.hash AND claim = c.token
-         WHERE agent_id = $1 AND state = 'in_flight' ORDER BY key_hash FOR UPDATE OF idempotency",
+         WHERE agent_id = $1 AND key_hash = ANY($2) AND state = 'in_flight' ORDER BY key_hash FOR UPDATE OF idempotency",
     )
     .bind(agent)
     .bind(claims.iter().map(|claim| claim.key_hash.to_vec()).collect::<Vec<_>>())
@@ -134,7 +134,7 @@ pub(in crate::intents) async fn finish_claims(
     let done = sqlx::query(
         "UPDATE idempotency i SET state = 'completed', intent_id = c.intent
          FROM unnest($2::bytea[], $3::uuid[], $4::uuid[]) AS c (hash, token, intent)
-         WHERE i.agent_id = $1 AND i.key_hash = c.hash AND i.claim = c.token AND i.state = 'in_flight'",
+         WHERE i.agent_id = $1 AND i.key_hash = ANY($2) AND i.key_hash = c.hash AND i.claim = c.token AND i.state = 'in_flight'",
     )
     .bind(agent)
     .bind(claims.iter().map(|(claim, _)| claim.key_hash.to_vec()).collect::<Vec<_>>())

@@ -2,7 +2,7 @@
 
 use alloy::primitives::B256;
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection, PgPool, Row as _};
+use sqlx::{FromRow, PgConnection, PgExecutor, PgPool, Row as _};
 use time::OffsetDateTime;
 
 use super::super::parse::Kind;
@@ -196,9 +196,9 @@ const INTENT_COLUMNS: &str = concat!(
 );
 
 /// One intent of an agent.
-pub async fn intent(pool: &PgPool, agent: AgentId, id: IntentId) -> Result<Option<IntentRow>, sqlx::Error> {
+pub async fn intent(on: impl PgExecutor<'_>, agent: AgentId, id: IntentId) -> Result<Option<IntentRow>, sqlx::Error> {
     let sql = format!("{INTENT_COLUMNS} WHERE i.id = $1 AND i.agent_id = $2");
-    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(agent).fetch_optional(pool).await
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(agent).fetch_optional(on).await
 }
 
 /// An agent's intents, newest first, after a keyset position.

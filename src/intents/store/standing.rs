@@ -33,6 +33,36 @@ impl Standing {
     }
 }
 
+/// What [`Standing`] says of an organisation, a chain's id, and kinds and subjects of freezes.
+macro_rules! standing_of {
+    ($org:literal, $chain:literal, $kinds:literal, $subjects:literal) => {
+        concat!(
+            "SELECT o.require_simulation
+                OR EXISTS (SELECT 1 FROM platform_settings WHERE key = 'intents_api.require_simulation' AND value = 'true')
+                AS simulation_required,
+                EXISTS (SELECT 1 FROM chains WHERE chain_id = ",
+            $chain,
+            " AND NOT is_enabled) AS chain_disabled, f.scope AS frozen, f.reason AS frozen_reason
+         FROM organisations o LEFT JOIN LATERAL (
+             SELECT f.scope, f.reason FROM unnest(",
+            $kinds,
+            "::text[], ",
+            $subjects,
+            "::text[]) AS s (scope, subject)
+             JOIN freezes f ON f.org_id = o.id AND f.scope = s.scope AND f.subject = s.subject LIMIT 1) f ON true
+         WHERE o.id = ",
+            $org
+        )
+    };
+}
+pub(super) use standing_of;
+
+/// The freezes that would hold an intent: kinds and subjects, for [`standing_of`](macro@standing_of).
+pub(super) fn freezes_of(org: OrgId, agent: AgentId, lane: Lane) -> (Vec<&'static str>, Vec<String>) {
+    let scopes = [Scope::Organisation(org), Scope::Agent(agent), Scope::Key(lane.address), Scope::Chain(lane.chain_id)];
+    (scopes.iter().map(Scope::kind).collect(), scopes.iter().map(Scope::subject).collect())
+}
+
 /// Reads it. In T1 behind the organisation's gate, so that its settings and freezes, once answered, hold.
 pub async fn standing(
     conn: &mut PgConnection,
@@ -40,22 +70,12 @@ pub async fn standing(
     agent: AgentId,
     lane: Lane,
 ) -> Result<Standing, sqlx::Error> {
-    let scopes = [Scope::Organisation(org), Scope::Agent(agent), Scope::Key(lane.address), Scope::Chain(lane.chain_id)];
-    sqlx::query_as(
-        "SELECT o.require_simulation
-                OR EXISTS (SELECT 1 FROM platform_settings WHERE key = 'intents_api.require_simulation' AND value = 'true')
-                AS simulation_required,
-                EXISTS (SELECT 1 FROM chains WHERE chain_id = $2 AND NOT is_enabled) AS chain_disabled,
-                f.scope AS frozen, f.reason AS frozen_reason
-         FROM organisations o LEFT JOIN LATERAL (
-             SELECT f.scope, f.reason FROM unnest($3::text[], $4::text[]) AS s (scope, subject)
-             JOIN freezes f ON f.org_id = o.id AND f.scope = s.scope AND f.subject = s.subject LIMIT 1) f ON true
-         WHERE o.id = $1",
-    )
-    .bind(org)
-    .bind(signed(lane.chain_id.0))
-    .bind(scopes.iter().map(Scope::kind).collect::<Vec<_>>())
-    .bind(scopes.iter().map(Scope::subject).collect::<Vec<_>>())
-    .fetch_one(conn)
-    .await
+    let (kinds, subjects) = freezes_of(org, agent, lane);
+    sqlx::query_as(standing_of!("$1", "$2", "$3", "$4"))
+        .bind(org)
+        .bind(signed(lane.chain_id.0))
+        .bind(kinds)
+        .bind(subjects)
+        .fetch_one(conn)
+        .await
 }

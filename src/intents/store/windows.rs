@@ -99,8 +99,8 @@ pub async fn age_windows(
         .collect()
 }
 
-/// Ages out what has piled up in windows that nobody uses, in small transactions, so that the next request need not.
-pub async fn age_idle_windows(pool: &PgPool) -> Result<(), sqlx::Error> {
+/// Ages out what has piled up in all windows, in small transactions, so that a request need not unless its limit depends on it.
+pub async fn age_all_windows(pool: &PgPool) -> Result<(), sqlx::Error> {
     let due: Vec<(AgentId, String)> = sqlx::query_as(
         "SELECT agent_id, spend_group FROM spending_windows w WHERE EXISTS (
              SELECT 1 FROM spends s WHERE s.agent_id = w.agent_id AND s.spend_group = w.spend_group AND s.counted AND s.settled

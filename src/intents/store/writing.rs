@@ -7,7 +7,7 @@ use sqlx::query::Query as Statement;
 use sqlx::{PgConnection, Postgres};
 use time::OffsetDateTime;
 
-use super::super::guardrails::Window;
+use super::super::authorise::HeldClaim;
 use super::super::nonce::Taken;
 use super::super::parse::Kind;
 use super::{Entry, signed};
@@ -140,19 +140,20 @@ pub async fn insert_intent(
     Ok(())
 }
 
-/// Everything that T1 writes of signed intents beside their audit events and claims, in one statement: the intents, their slots with the
-/// first attempts, the lane's next nonce, and what they take of each window with the new sums. All of one agent and key, in the order of
-/// their nonces. With windows and lane locked.
+/// Everything that T1 writes of signed intents beside their audit events, in one statement: the intents, their slots with the first
+/// attempts, the lane's next nonce, what they take of each window with the new sums, and the claims' completion. All of one agent and key,
+/// in the order of their nonces. With claims, windows and lane locked. False: a claim is lost, and nothing of this may be committed.
 pub(in crate::intents) async fn insert_signed(
     conn: &mut PgConnection,
     taken: &Taken,
     all: &[NewSigned<'_>],
-) -> Result<(), sqlx::Error> {
-    let Some(first) = all.first() else { return Ok(()) };
+    claims: &[(HeldClaim, IntentId)],
+) -> Result<bool, sqlx::Error> {
+    let Some(first) = all.first() else { return Ok(true) };
     let entries: Vec<(IntentId, &Entry)> =
         all.iter().flat_map(|one| one.entries.iter().map(|entry| (one.new.id, entry))).collect();
     // Each window's sums after the last of them.
-    let sums: BTreeMap<&str, Window> = entries.iter().map(|(_, entry)| (entry.unit.as_str(), entry.sums)).collect();
+    let sums: BTreeMap<&str, &Entry> = entries.iter().map(|(_, entry)| (entry.unit.as_str(), *entry)).collect();
     let intents: Vec<(&NewIntent<'_>, OffsetDateTime)> = all.iter().map(|one| (&one.new, one.at)).collect();
     let query = sqlx::query(concat!(
         "WITH intent AS (",
@@ -175,12 +176,17 @@ pub(in crate::intents) async fn insert_signed(
              SELECT e.intent_id, $2, e.unit, e.value_wei, e.fee_wei, e.signed_at
              FROM unnest($30::uuid[], $31::text[], $32::numeric[], $33::numeric[], $34::timestamptz[])
                  AS e (intent_id, unit, value_wei, fee_wei, signed_at)
+         ), summed AS (
+             UPDATE spending_windows w SET value_sum_wei = s.value_sum_wei, fee_sum_wei = s.fee_sum_wei,
+                    last_stamp = greatest(w.last_stamp, s.stamp)
+             FROM unnest($35::text[], $36::numeric[], $37::numeric[], $38::timestamptz[]) AS s (unit, value_sum_wei, fee_sum_wei, stamp)
+             WHERE w.agent_id = $2 AND w.spend_group = s.unit
          )
-         UPDATE spending_windows w SET value_sum_wei = s.value_sum_wei, fee_sum_wei = s.fee_sum_wei
-         FROM unnest($35::text[], $36::numeric[], $37::numeric[]) AS s (unit, value_sum_wei, fee_sum_wei)
-         WHERE w.agent_id = $2 AND w.spend_group = s.unit"
+         UPDATE idempotency i SET state = 'completed', intent_id = c.intent
+         FROM unnest($39::bytea[], $40::uuid[], $41::uuid[]) AS c (hash, token, intent)
+         WHERE i.agent_id = $2 AND i.key_hash = ANY($39) AND i.key_hash = c.hash AND i.claim = c.token AND i.state = 'in_flight'"
     ));
-    bind_intents(query, &first.new, &intents)
+    let completed = bind_intents(query, &first.new, &intents)
         .bind(all.iter().map(|one| signed(one.nonce)).collect::<Vec<_>>())
         .bind(all.iter().map(|_| AttemptId::random()).collect::<Vec<_>>())
         .bind(all.iter().map(|one| one.bytes.hash.to_vec()).collect::<Vec<_>>())
@@ -194,11 +200,15 @@ pub(in crate::intents) async fn insert_signed(
         .bind(entries.iter().map(|(_, entry)| entry.fee).collect::<Vec<_>>())
         .bind(entries.iter().map(|(_, entry)| entry.at).collect::<Vec<_>>())
         .bind(sums.keys().map(|unit| (*unit).to_owned()).collect::<Vec<_>>())
-        .bind(sums.values().map(|sums| sums.value_sum).collect::<Vec<_>>())
-        .bind(sums.values().map(|sums| sums.fee_sum).collect::<Vec<_>>())
+        .bind(sums.values().map(|last| last.sums.value_sum).collect::<Vec<_>>())
+        .bind(sums.values().map(|last| last.sums.fee_sum).collect::<Vec<_>>())
+        .bind(sums.values().map(|last| last.at).collect::<Vec<_>>())
+        .bind(claims.iter().map(|(claim, _)| claim.key_hash.to_vec()).collect::<Vec<_>>())
+        .bind(claims.iter().map(|(claim, _)| claim.token).collect::<Vec<_>>())
+        .bind(claims.iter().map(|(_, intent)| *intent).collect::<Vec<_>>())
         .execute(conn)
         .await?;
-    Ok(())
+    Ok(completed.rows_affected() == claims.len() as u64)
 }
 
 /// The three columns of fees: the gas price, or the cap and the tip.

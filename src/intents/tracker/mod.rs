@@ -1,7 +1,7 @@
 //! Follows every slot to its end, from rows only: what a crash, a lost reply or a stopped node left behind is picked up here.
 //!
-//! One task per chain and daemon asks for the chain's head; when that is another block, or something was sent, or some seconds have
-//! passed, lanes get their turn: a few at once, the longest unseen first, each by one daemon at a time. So what is asked of a node grows
+//! One task per chain and daemon asks for the chain's head, at once when something was sent; when that is another block, or some seconds
+//! have passed, lanes get their turn: a few at once, the longest unseen first, each by one daemon at a time. So what is asked of a node grows
 //! with blocks and lanes, and not with transactions. Every step is guarded by the state it saw, and safe when two do it. A frozen node of
 //! one chain holds up nothing of another.
 
@@ -40,7 +40,7 @@ pub struct Nudges(Mutex<HashMap<ChainId, Arc<Nudge>>>);
 #[derive(Default)]
 struct Nudge {
     wake: Notify,
-    /// At most one entry for each lane that was sent on since the last round.
+    /// Lanes that are looked at again whatever the head, at most one entry for each.
     lanes: Mutex<HashSet<Address>>,
 }
 
@@ -55,8 +55,13 @@ impl Nudges {
         Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(chain_id).or_default())
     }
 
-    /// Something was sent on this lane: look soon.
-    pub fn nudge(&self, lane: Lane) {
+    /// Something was sent on this chain: its head is asked for soon. A block that may hold it is a new one.
+    pub fn sent_on(&self, chain_id: ChainId) {
+        self.of(chain_id).wake.notify_one();
+    }
+
+    /// There is more to do on this lane than one look takes: another follows soon, at the same head too.
+    fn look_again(&self, lane: Lane) {
         let nudge = self.of(lane.chain_id);
         nudge.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.address);
         nudge.wake.notify_one();
@@ -181,7 +186,7 @@ async fn sweep(app: Arc<App>) {
             () = app.stopping.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
         }
-        if let Err(error) = super::store::age_idle_windows(&app.db).await {
+        if let Err(error) = super::store::age_all_windows(&app.db).await {
             tracing::warn!(error = %error, "spending windows were not aged");
         }
         match super::store::forget_expired_claims(&app.db).await {

@@ -108,7 +108,7 @@ async fn step_lane(
     let moved = mined::settle(look, lane, latest, &slots.to_settle).await?;
     if moved && slots.to_settle.len() >= store::TO_SETTLE_MAX {
         // There is more than one look takes: another follows at once, after the other lanes'.
-        app.tracker.nudge(lane);
+        app.tracker.look_again(lane);
     }
     waiting::tend(look, lane, latest, &slots).await
 }

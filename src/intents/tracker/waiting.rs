@@ -59,7 +59,7 @@ async fn disbelieve(look: &Look<'_>, lane: Lane, latest: u64, waiting: &[OpenSlo
     if reopened > 0 {
         tracing::warn!(chain = %chain.spec().name, address = %lane.address, latest, reopened,
             "nonces that a node had called used by others are not used: they are open again");
-        app.tracker.nudge(lane);
+        app.tracker.look_again(lane);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::db::DbError;
 use crate::hsm::{KeyContext, KeyRef, PublicKey};
 use crate::ids::{KeyId, OrgId, SecretId, VaultId};
 
-pub use store::{for_intent, get, recheck, resolve};
+pub use store::{for_intent, get, recheck};
 
 /// The life of a signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,19 +1,16 @@
 //! Signing keys in the database.
 
 use alloy::primitives::Address;
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row as _};
 
-use super::{KeyState, ResolveError, SigningKey, Tier, choose, provision};
+use super::{KeyState, ResolveError, SigningKey};
 use crate::access::{self, Actor, Lock, Permission, Principal, SecretPath};
 use crate::db::DbError;
 use crate::hsm::{KeyRef, PublicKey};
 use crate::ids::{KekId, KeyId, OrgId, SecretId, VaultId};
-use crate::vaults;
 use crate::vaults::secrets::store::NewKey;
-use crate::vaults::store::{JoinedVault, joined_vault};
-
-/// Most vaults of one agent that are looked at for one path.
-const VAULTS_MAX: i64 = 200;
+use crate::vaults::store::JoinedVault;
 
 macro_rules! select {
     ($tail:literal) => {
@@ -25,9 +22,11 @@ macro_rules! select {
     };
 }
 
+mod chosen;
 mod provisioned;
 mod upkeep;
 
+pub use chosen::for_intent;
 pub use provisioned::{add_addresses, hold_provisioned, provisioned, versions};
 pub use upkeep::{Found, Superseded, erase, held_by, hold_destroyable, replace_reference, sample, superseded};
 
@@ -107,129 +106,43 @@ pub async fn get(conn: &mut PgConnection, id: KeyId) -> Result<Option<SigningKey
     row.map(Row::key).transpose()
 }
 
-/// The key that an agent's intent on an EVM chain is signed with: the one at the path that it names, or else its own provisioned one, or
-/// else the one at `keys/{chain}-signer`.
-///
-/// # Errors
-/// [`ResolveError`].
-pub async fn for_intent(
-    conn: &mut PgConnection,
-    principal: &Principal,
-    named: Option<SecretPath>,
-    chain: &str,
-) -> Result<SigningKey, ResolveError> {
-    let Some(agent) = principal.agent_id() else { return Err(ResolveError::NotActive) };
-    if let Some(path) = &named
-        && path.is_anothers(agent)
-    {
-        return Err(ResolveError::Anothers(path.clone()));
-    }
-    let own = named.as_ref().is_none_or(|path| path.as_str() == provision::path_text(agent));
-    if own && let Some(key) = provisioned(conn, principal.org_id, agent).await? {
-        return Ok(key);
-    }
-    let path = match named {
-        Some(path) => path,
-        None => {
-            SecretPath::parse(&format!("keys/{chain}-signer")).map_err(|_| ResolveError::NoPath(chain.to_owned()))?
-        }
-    };
-    resolve(conn, principal, &path).await
-}
-
-#[derive(FromRow)]
-struct Candidate {
-    bound: bool,
-    #[sqlx(flatten)]
-    vault: JoinedVault,
-    #[sqlx(flatten)]
-    row: Row,
-}
-
-/// The key that an agent's intent is signed with: of the keys at this path that it may read, those of the nearest tier (bound human-owned vaults,
-/// other human-owned vaults, agent-owned vaults), if they have one address.
-///
-/// # Errors
-/// [`ResolveError`]. An agent without read access to the path anywhere is refused alike whether or not there is a key.
-pub async fn resolve(
-    conn: &mut PgConnection,
-    principal: &Principal,
-    path: &SecretPath,
-) -> Result<SigningKey, ResolveError> {
-    let candidates: Vec<Candidate> = sqlx::query_as(concat!(
-        select!(", v.id = ANY(a.vault_ids) AS bound, "),
-        joined_vault!(),
-        " FROM signing_keys k
-         JOIN secrets s ON s.id = k.secret_id AND s.deleted_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > now())
-         JOIN vaults v ON v.id = k.vault_id AND v.deleted_at IS NULL
-         JOIN agents a ON a.id = $3 AND a.org_id = k.org_id
-         WHERE k.org_id = $1 AND k.path = $2 AND k.state = 'active'
-           AND ((v.created_by_type = 'agent' AND v.created_by = a.id)
-                OR EXISTS (SELECT 1 FROM policies p WHERE p.vault_id = v.id AND p.principal_type = 'agent' AND p.principal_id = a.id))
-         ORDER BY v.created_by_type = 'user' DESC, v.id = ANY(a.vault_ids) DESC, k.created_at DESC, k.id LIMIT $4"
-    ))
-    .bind(principal.org_id)
-    .bind(path.as_str())
-    .bind(principal.agent_id())
-    .bind(VAULTS_MAX)
-    .fetch_all(&mut *conn)
-    .await
-    .map_err(DbError::from)?;
-    let mut usable = Vec::new();
-    for candidate in candidates {
-        let vault = candidate.vault.vault()?;
-        let tier = match (vault.created_by, candidate.bound) {
-            (Actor::User(_), true) => Tier::Bound,
-            (Actor::User(_), false) => Tier::Readable,
-            (Actor::Agent(_), _) => Tier::AgentOwned,
-        };
-        let grants = access::store::grants(conn, principal, &vault, Lock::None).await?;
-        if grants.check(path, Permission::Read).is_ok() {
-            usable.push((tier, candidate.row.key()?));
-        }
-    }
-    match choose(path, usable)? {
-        Some(key) => Ok(key),
-        None => Err(why_none(conn, principal, path).await?),
-    }
-}
-
-/// Why no key was found: not allowed anywhere, or nothing there that signs.
-async fn why_none(conn: &mut PgConnection, principal: &Principal, path: &SecretPath) -> Result<ResolveError, DbError> {
-    let mut allowed = Vec::new();
-    for vault in vaults::store::list(conn, principal, None, VAULTS_MAX).await? {
-        let grants = access::store::grants(conn, principal, &vault, Lock::None).await?;
-        if grants.check(path, Permission::Read).is_ok() {
-            allowed.push(vault.id);
-        }
-    }
-    if allowed.is_empty() {
-        return Ok(ResolveError::Forbidden(path.clone()));
-    }
-    // Of several, one that a client has encrypted says most.
-    let something: Option<bool> = sqlx::query_scalar(
-        "SELECT v.cmek_fingerprint IS NOT NULL FROM secrets s
-         JOIN secret_versions v ON v.secret_id = s.id AND v.version = s.version
-         WHERE s.vault_id = ANY($1) AND s.org_id = $2 AND s.path = $3 AND s.deleted_at IS NULL ORDER BY 1 DESC LIMIT 1",
-    )
-    .bind(&allowed)
-    .bind(principal.org_id)
-    .bind(path.as_str())
-    .fetch_optional(conn)
-    .await?;
-    Ok(match something {
-        None => ResolveError::NoKey(path.clone()),
-        Some(true) => ResolveError::Cmek(path.clone()),
-        Some(false) => ResolveError::NotASigningKey(path.clone()),
-    })
-}
-
-#[derive(FromRow)]
-struct Held {
+/// A key that may be signed with, its row held with those of its vault and its secret; [`held_key`](macro@held_key) selects it.
+pub(crate) struct HeldKey {
     path: String,
-    #[sqlx(flatten)]
     vault: JoinedVault,
 }
+
+impl HeldKey {
+    /// The one in a row, if there is one.
+    ///
+    /// # Errors
+    /// For columns that are not there.
+    pub(crate) fn of(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
+        let path: Option<String> = row.try_get("key_path")?;
+        path.map(|path| Ok(Self { path, vault: JoinedVault::from_row(row)? })).transpose()
+    }
+}
+
+/// An active key of an organisation. Holds the rows of the vault, the secret and the key `FOR SHARE`, in this order.
+macro_rules! held_key {
+    ($id:literal, $org:literal) => {
+        concat!(
+            "SELECT k.path AS key_path, ",
+            $crate::vaults::store::joined_vault!(),
+            " FROM signing_keys k
+             JOIN secrets s ON s.id = k.secret_id
+             JOIN vaults v ON v.id = k.vault_id
+             WHERE k.id = ",
+            $id,
+            " AND k.org_id = ",
+            $org,
+            " AND k.state = 'active' AND v.deleted_at IS NULL AND s.deleted_at IS NULL
+               AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())
+             FOR SHARE OF v, s, k"
+        )
+    };
+}
+pub(crate) use held_key;
 
 /// Whether a key still may sign for an agent: for the transaction that signs, on its own connection. Holds the rows of the vault, the secret and
 /// the key, the agent's row and its policies `FOR SHARE`, in this order, so that a replacement, a deletion or a revocation that has been answered
@@ -238,21 +151,20 @@ struct Held {
 /// # Errors
 /// [`ResolveError::NotActive`], [`ResolveError::Denied`], or could not be checked.
 pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) -> Result<(), ResolveError> {
-    let held: Option<Held> = sqlx::query_as(concat!(
-        "SELECT k.path, ",
-        joined_vault!(),
-        " FROM signing_keys k
-         JOIN secrets s ON s.id = k.secret_id
-         JOIN vaults v ON v.id = k.vault_id
-         WHERE k.id = $1 AND k.org_id = $2 AND k.state = 'active' AND v.deleted_at IS NULL AND s.deleted_at IS NULL
-           AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())
-         FOR SHARE OF v, s, k"
-    ))
-    .bind(id)
-    .bind(principal.org_id)
-    .fetch_optional(&mut *conn)
-    .await
-    .map_err(DbError::from)?;
+    let row = sqlx::query(held_key!("$1", "$2")).bind(id).bind(principal.org_id).fetch_optional(&mut *conn).await;
+    let held = row.and_then(|row| row.map_or(Ok(None), |row| HeldKey::of(&row))).map_err(DbError::from)?;
+    may_sign(conn, principal, held).await
+}
+
+/// As [`recheck`], for a key that the transaction holds already.
+///
+/// # Errors
+/// As [`recheck`].
+pub(crate) async fn may_sign(
+    conn: &mut PgConnection,
+    principal: &Principal,
+    held: Option<HeldKey>,
+) -> Result<(), ResolveError> {
     let Some(held) = held else { return Err(ResolveError::NotActive) };
     let path = SecretPath::parse(&held.path).map_err(|_| ResolveError::NotActive)?;
     let vault = held.vault.vault()?;

@@ -189,7 +189,7 @@ async fn a_right_that_was_checked_holds_and_one_that_was_revoked_does_not() {
     let agent_key = PlainKey::parse(KeyKind::Agent, &agent.api_key).unwrap();
     let (principal, _) = principal_by_agent_key(&mut conn, &agent_key, None).await.unwrap().unwrap();
     let path = SecretPath::parse("keys/base-signer").unwrap();
-    let signer = keys::resolve(&mut conn, &principal, &path).await.unwrap();
+    let signer = keys::for_intent(&mut conn, &principal, Some(path.clone()), "base").await.unwrap();
     assert_eq!(signer.address, agent.signer);
     drop(conn);
 
@@ -221,10 +221,10 @@ async fn a_right_that_was_checked_holds_and_one_that_was_revoked_does_not() {
     stack.owner.put(&secret, &key(&fresh_scalar())).await.expect(201);
     let grant = |permission: &str| json!({"secret_path_pattern": "**", "principal_type": "agent", "principal_id": agent.id, "permissions": [permission]});
     stack.owner.post(&format!("{vault}/policies"), &grant("write")).await.expect(201);
-    let refused = keys::resolve(&mut conn, &principal, &path).await.unwrap_err();
+    let refused = keys::for_intent(&mut conn, &principal, Some(path.clone()), "base").await.unwrap_err();
     assert!(matches!(refused, ResolveError::Forbidden(_)), "writing is not reading: {refused}");
     stack.owner.post(&format!("{vault}/policies"), &grant("read")).await.expect(201);
-    let renewed = keys::resolve(&mut conn, &principal, &path).await.unwrap();
+    let renewed = keys::for_intent(&mut conn, &principal, Some(path.clone()), "base").await.unwrap();
     assert_eq!(renewed.version, 2);
     keys::recheck(&mut conn, &principal, renewed.id).await.unwrap();
     stack.owner.delete(&vault).await.expect(204);

@@ -7,7 +7,7 @@ use super::super::super::store::{address_from, signed};
 use crate::chain::ChainId;
 use crate::ids::DaemonId;
 
-/// Makes a row for each lane that has come to have open slots, and lets those that were sent on have a turn at this very block.
+/// Makes a row for each lane that has come to have open slots, and lets those that have more to do than one look takes have a turn at this very block.
 pub async fn open_turns(pool: &PgPool, chain_id: ChainId, nudged: &[Address]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO lane_turns (chain_id, address)

@@ -1,0 +1,148 @@
+//! T1's first two statements: what it waits for, and what it is held to.
+
+use std::collections::BTreeMap;
+
+use sqlx::{FromRow as _, PgConnection, PgPool, Row as _};
+use time::OffsetDateTime;
+
+use super::super::authorise::HeldClaim;
+use super::super::guardrails::Window;
+use super::super::lanes::Lane;
+use super::standing::{freezes_of, standing_of};
+use super::{Aged, Standing, signed};
+use crate::agents::{self, Agent};
+use crate::db::DbError;
+use crate::freezes::store::{GATE, the_gate};
+use crate::ids::{AgentId, KeyId, OrgId};
+use crate::vaults::keys::store::{HeldKey, held_key};
+
+/// What T1 has come to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::intents) enum Held {
+    /// The claims, the windows and the organisation's gate.
+    All,
+    /// A claim is another's by now.
+    ClaimLost,
+    /// A window has no row yet: to be made before T1, because they are locked in one order.
+    WindowMissing,
+}
+
+/// The first statement of T1: the claims are still ours, and stay so until it ends; the spending windows, which are summed in a later
+/// statement, because this one takes its snapshot before it waits; then the organisation's gate.
+///
+/// Locks: the claims' rows in the order of their keys, the windows in the order of their units' bytes, the gate, shared.
+pub(in crate::intents) async fn hold(
+    conn: &mut PgConnection,
+    (org, agent): (OrgId, AgentId),
+    claims: &[HeldClaim],
+    units: &[String],
+) -> Result<Held, DbError> {
+    // Each refers to the one before, so that they are taken in this order.
+    let row = sqlx::query(concat!(
+        "SELECT c.held AS claims, w.held AS windows, CASE WHEN w.held = $6 THEN ",
+        the_gate!("$7", "$8"),
+        " IS NULL END AS gate
+         FROM (
+             SELECT count(*) AS held FROM (
+                 SELECT 1 FROM idempotency JOIN unnest($2::bytea[], $3::uuid[]) AS c (hash, token) ON key_hash = c.hash AND claim = c.token
+                 WHERE agent_id = $1 AND key_hash = ANY($2) AND state = 'in_flight' ORDER BY key_hash FOR UPDATE OF idempotency) AS locked
+         ) AS c CROSS JOIN LATERAL (
+             SELECT count(*) AS held FROM (
+                 SELECT 1 FROM spending_windows WHERE agent_id = $1 AND spend_group = ANY($4) AND c.held = $5
+                 ORDER BY spend_group COLLATE \"C\" FOR UPDATE) AS locked
+         ) AS w"
+    ))
+    .bind(agent)
+    .bind(claims.iter().map(|claim| claim.key_hash.to_vec()).collect::<Vec<_>>())
+    .bind(claims.iter().map(|claim| claim.token).collect::<Vec<_>>())
+    .bind(units)
+    .bind(claims.len() as i64)
+    .bind(units.len() as i64)
+    .bind(org)
+    .bind(GATE)
+    .fetch_one(conn)
+    .await?;
+    Ok(if row.try_get::<i64, _>("claims")? != claims.len() as i64 {
+        Held::ClaimLost
+    } else if row.try_get::<i64, _>("windows")? != units.len() as i64 {
+        Held::WindowMissing
+    } else {
+        Held::All
+    })
+}
+
+/// Makes the rows of windows that are used for the first time, in the order of `units`, which is that of their bytes.
+pub(in crate::intents) async fn make_windows(pool: &PgPool, agent: AgentId, units: &[String]) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO spending_windows (agent_id, spend_group)
+         SELECT $1, unit FROM unnest($2::text[]) WITH ORDINALITY AS u (unit, place) ORDER BY place ON CONFLICT DO NOTHING",
+    )
+    .bind(agent)
+    .bind(units)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// What an intent is held to, as it is behind the locks.
+pub(in crate::intents) struct Rights {
+    /// The agent with its guardrails, also when it is deleted or inactive: the caller looks.
+    pub agent: Agent,
+    /// The key, while it may sign.
+    pub key: Option<HeldKey>,
+    /// What the organisation and the installation say.
+    pub standing: Standing,
+    /// The windows' sums. What has come of age meanwhile is in them still: they are too high, never too low.
+    pub windows: BTreeMap<String, Aged>,
+}
+
+/// The second statement of T1. A revocation, a freeze or a stricter setting that has been answered is seen here, and one that comes now
+/// waits. `None`: there is no such agent.
+///
+/// Locks, all `FOR SHARE`: the agent, the key's vault, its secret, the key. The windows are locked already.
+pub(in crate::intents) async fn hold_rights(
+    conn: &mut PgConnection,
+    lane: Lane,
+    org: OrgId,
+    (agent, key): (AgentId, KeyId),
+    units: &[String],
+) -> Result<Option<Rights>, DbError> {
+    let (kinds, subjects) = freezes_of(org, agent, lane);
+    // The key refers to the agent, so that the agent's row is taken first.
+    let rows = sqlx::query(concat!(
+        "SELECT a.*, key.*, standing.*, w.spend_group AS unit, w.value_sum_wei, w.fee_sum_wei,
+                greatest(w.last_stamp, clock_timestamp()) AS stamp
+         FROM (SELECT ",
+        agents::store::columns!(),
+        " FROM agents WHERE id = $1 FOR SHARE) AS a
+         LEFT JOIN LATERAL (",
+        held_key!("$2", "a.org_id"),
+        ") AS key ON true
+         LEFT JOIN LATERAL (",
+        standing_of!("a.org_id", "$3", "$4", "$5"),
+        ") AS standing ON true
+         LEFT JOIN spending_windows w ON w.agent_id = a.id AND w.spend_group = ANY($6)"
+    ))
+    .bind(agent)
+    .bind(key)
+    .bind(signed(lane.chain_id.0))
+    .bind(kinds)
+    .bind(subjects)
+    .bind(units)
+    .fetch_all(conn)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let mut windows = BTreeMap::new();
+    for row in &rows {
+        let Some(unit) = row.try_get::<Option<String>, _>("unit")? else { continue };
+        let window = Window { value_sum: row.try_get("value_sum_wei")?, fee_sum: row.try_get("fee_sum_wei")? };
+        let at: OffsetDateTime = row.try_get("stamp")?;
+        windows.insert(unit, Aged { window, at, more: true });
+    }
+    Ok(Some(Rights {
+        agent: agents::store::Row::from_row(first)?.agent()?,
+        key: HeldKey::of(first)?,
+        standing: Standing::from_row(first)?,
+        windows,
+    }))
+}
