@@ -2,9 +2,10 @@
 //! write. A crash loses at most those seconds; nothing depends on them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
@@ -28,7 +29,7 @@ impl LastUsed {
     /// Notes that a principal came in now, if it is a human by an API key.
     pub fn note(&self, principal: &Principal) {
         let Credential::Key(KeyRoot::User(id)) = principal.credential else { return };
-        let mut times = self.locked();
+        let mut times = self.times.lock();
         if times.len() < KEYS_MAX || times.contains_key(&id) {
             times.insert(id, crate::clock::now());
         }
@@ -53,23 +54,18 @@ impl LastUsed {
     /// # Errors
     /// As any statement.
     pub async fn flush(&self, pool: &PgPool) -> Result<(), DbError> {
-        let times = std::mem::take(&mut *self.locked());
+        let times = std::mem::take(&mut *self.times.lock());
         if times.is_empty() {
             return Ok(());
         }
         let (ids, at): (Vec<_>, Vec<_>) = times.iter().map(|(id, at)| (*id, *at)).unzip();
         let written = store::stamp_user_keys(pool, &ids, &at).await;
         if written.is_err() {
-            let mut kept = self.locked();
+            let mut kept = self.times.lock();
             for (id, at) in times {
                 kept.entry(id).or_insert(at);
             }
         }
         written
-    }
-
-    /// Nothing under this lock can panic half-way.
-    fn locked(&self) -> MutexGuard<'_, HashMap<ApiKeyId, OffsetDateTime>> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

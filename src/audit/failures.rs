@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::PgPool;
 
 use super::{Actor, Event, Resource, store};
@@ -52,7 +53,7 @@ impl Failures {
     }
 
     fn add(&self, who: Who) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let who = if counts.len() < PEERS_MAX || counts.contains_key(&who) { who } else { (who.0, None, None) };
         *counts.entry(who).or_default() += 1;
     }
@@ -76,13 +77,13 @@ impl Failures {
     /// # Errors
     /// As any statement.
     pub async fn flush(&self, pool: &PgPool) -> Result<(), DbError> {
-        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let counts = std::mem::take(&mut *self.counts.lock());
         if counts.is_empty() {
             return Ok(());
         }
         let written = write(pool, &counts).await;
         if written.is_err() {
-            let mut kept = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.counts.lock();
             for (who, count) in counts {
                 *kept.entry(who).or_default() += count;
             }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Bytes, U256};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 
@@ -97,7 +97,7 @@ impl Rpc {
     /// Whether the last exchange failed or made no sense, or it led to another chain.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.failed_at().is_some()
+        self.failed_at.lock().is_some()
     }
 
     /// Asks for the newest block, as somebody would who wants to sign, so that [`Rpc::is_down`] is true of now and not of the last request.
@@ -115,16 +115,12 @@ impl Rpc {
 
     /// Whether it is down and has rested: true for one of those who ask, who is to find out whether it is back.
     pub(super) fn is_down_and_due(&self) -> bool {
-        let mut failed_at = self.failed_at();
+        let mut failed_at = self.failed_at.lock();
         let due = failed_at.is_some_and(|at| at.elapsed() >= REST);
         if due {
             *failed_at = Some(Instant::now());
         }
         due
-    }
-
-    fn failed_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The chain's name.
@@ -204,34 +200,30 @@ impl Rpc {
             Ok(())
         })
         .await?;
-        self.found().clear();
+        self.found.lock().clear();
         self.verified.store(self.transport.generation() + 1, Ordering::SeqCst);
         Ok(())
     }
 
     fn note_failure(&self) {
-        *self.failed_at() = Some(Instant::now());
+        *self.failed_at.lock() = Some(Instant::now());
     }
 
     /// Whether this node was found to lack something: a method, or a part of one.
     #[must_use]
     pub fn lacks(&self, capability: &'static str) -> bool {
-        self.found().get(capability) == Some(&false)
+        self.found.lock().get(capability) == Some(&false)
     }
 
     /// Whether this node was found to have something.
     #[must_use]
     pub fn has(&self, capability: &'static str) -> bool {
-        self.found().get(capability) == Some(&true)
+        self.found.lock().get(capability) == Some(&true)
     }
 
     /// Remembers what was found.
     pub fn remember(&self, capability: &'static str, has: bool) {
-        self.found().insert(capability, has);
-    }
-
-    fn found(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, bool>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock().insert(capability, has);
     }
 
     /// One call, with no look at the chain id.
@@ -299,7 +291,7 @@ impl Rpc {
 
     async fn exchange(&self, body: &Value) -> Result<Value, RpcError> {
         let answer = self.transport.exchange(body).await;
-        *self.failed_at() = answer.is_err().then(Instant::now);
+        *self.failed_at.lock() = answer.is_err().then(Instant::now);
         answer.map_err(|cause| self.unreachable(cause))
     }
 

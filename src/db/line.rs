@@ -7,9 +7,10 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncRead, AsyncWrite, copy, split};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
@@ -76,12 +77,12 @@ impl Line {
 
     /// Lets connections through, from now on.
     pub(super) fn open(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+        self.state.lock().get_or_insert_default();
     }
 
     /// Ends all connections, and each that still comes.
     pub(super) fn shut(&self) {
-        if let Some(open) = self.state.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(open) = self.state.lock().take() {
             open.cancel();
         }
     }
@@ -100,7 +101,7 @@ async fn serve(listener: &UnixListener, state: &Mutex<Option<CancellationToken>>
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let open = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let open = state.lock().clone();
         if let Some(open) = open {
             let place = Arc::clone(place);
             tokio::spawn(async move { open.run_until_cancelled(carry(near, &place)).await });

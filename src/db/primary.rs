@@ -5,11 +5,12 @@
 //! told from its successor, and is never gone back to.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 use time::OffsetDateTime;
@@ -150,14 +151,14 @@ impl Primary {
     /// The daemon's report of itself that it began to write `at` was stored, on a standby too where commits wait for one; with the time that
     /// is in its row.
     pub fn wrote(&self, at: Instant, daemon: DaemonId, seen_at: OffsetDateTime) {
-        *locked(&self.wrote) = Wrote { at, row: Some((daemon, seen_at)) };
+        *self.wrote.lock() = Wrote { at, row: Some((daemon, seen_at)) };
     }
 
     /// Whether a write that began so long ago was stored: a server that answers, and whose commits wait for a standby that is gone, can store
     /// nothing.
     #[must_use]
     pub fn wrote_within(&self, time: Duration) -> bool {
-        locked(&self.wrote).at.elapsed() < time
+        self.wrote.lock().at.elapsed() < time
     }
 
     /// Makes a new connection ready, or refuses it: nothing is asked of a standby or of a primary that has a successor.
@@ -176,7 +177,7 @@ impl Primary {
                 }
                 // Behind one address: what it leads to has changed.
                 if highest > 0 && timeline > highest {
-                    *locked(&self.risen) = Some(Instant::now());
+                    *self.risen.lock() = Some(Instant::now());
                     tracing::warn!(timeline, "the database's primary is another server");
                 }
                 Ok(())
@@ -187,7 +188,7 @@ impl Primary {
 
     /// Whether a connection of this age was made since the timeline rose: an older one is to a former primary, which may still answer.
     pub(super) fn is_of_now(&self, age: Duration) -> bool {
-        locked(&self.risen).is_none_or(|risen| age <= risen.elapsed())
+        self.risen.lock().is_none_or(|risen| age <= risen.elapsed())
     }
 
     /// What the server at the other end is. With one server, what speaks like Postgres and cannot tell its timeline has none.
@@ -210,7 +211,7 @@ impl Primary {
 
     /// Whether the last report of this daemon that was stored is there. A server without it lacks what was acknowledged.
     async fn has_what_was_told(&self, probe: &mut PgConnection) -> bool {
-        let Some((daemon, seen_at)) = locked(&self.wrote).row else { return true };
+        let Some((daemon, seen_at)) = self.wrote.lock().row else { return true };
         let sql = "SELECT EXISTS (SELECT FROM daemons WHERE id = $1 AND seen_at >= $2)";
         let asked = sqlx::query_scalar(sql).bind(daemon).bind(seen_at).fetch_one(probe);
         matches!(tokio::time::timeout(PATIENCE, asked).await, Ok(Ok(true)))
@@ -365,10 +366,6 @@ impl Primary {
             tracing::info!(server = %self.servers[index].name, "what was asked of the former primary could not be ended there");
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(why: &str) -> sqlx::Error {

@@ -34,9 +34,9 @@ mod types;
 mod vendor;
 mod worker;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ struct Inner {
     token_writes: Mutex<()>,
     next_worker: AtomicUsize,
     /// The supervisor's thread, until a shutdown has waited for its end.
-    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    thread: parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl Drop for Inner {
@@ -124,7 +124,7 @@ impl Hsm {
             wrap,
             token_writes: Mutex::default(),
             next_worker: AtomicUsize::default(),
-            thread: std::sync::Mutex::new(Some(thread)),
+            thread: parking_lot::Mutex::new(Some(thread)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -170,7 +170,7 @@ impl Hsm {
             tracing::debug!(key = %id, "a new key is not on the token as this daemon sees it, or is not the hardened key that its row describes");
         }
         let ring = if absent.is_empty() { ring } else { Arc::new(ring.without(&absent)) };
-        *self.inner.shared.keyring.write().unwrap_or_else(PoisonError::into_inner) = Some(ring);
+        *self.inner.shared.keyring.write() = Some(ring);
         Ok(())
     }
 
@@ -362,7 +362,7 @@ impl Hsm {
             Err(_) => return Err(HsmError::fatal("the PKCS#11 library does not stop")),
         };
         // To its very end: what the library does when a thread ends must not meet the end of the process.
-        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.inner.thread.lock().take();
         if let Some(thread) = thread {
             let _ = tokio::time::timeout(SLOW, tokio::task::spawn_blocking(move || thread.join())).await;
         }

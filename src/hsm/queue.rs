@@ -2,9 +2,9 @@
 //! successor goes on with the same queue.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::error::{Fault, HsmError};
@@ -93,13 +93,9 @@ impl Queue {
         Self { inner: Mutex::default(), wake: Condvar::new(), depth: depth.max(1) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Appends; `false` when full.
     pub(super) fn push(&self, job: Job) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let fits = inner.jobs.len() < self.depth;
         if fits {
             inner.jobs.push_back(job);
@@ -110,13 +106,13 @@ impl Queue {
 
     /// Puts a job back that is to be attempted again; it keeps its turn.
     pub(super) fn push_front(&self, job: Job) {
-        self.lock().jobs.push_front(job);
+        self.inner.lock().jobs.push_front(job);
         self.wake.notify_one();
     }
 
     /// Waits for a job; `None` once `generation` is over.
     pub(super) fn take(&self, generation: u64) -> Option<Job> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         loop {
             if inner.generation != generation {
                 return None;
@@ -124,13 +120,13 @@ impl Queue {
             if let Some(job) = inner.jobs.pop_front() {
                 return Some(job);
             }
-            inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            self.wake.wait(&mut inner);
         }
     }
 
     /// Ends the current generation: its worker leaves as soon as it is back from the module. Returns the new one.
     pub(super) fn advance(&self) -> u64 {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.generation += 1;
         self.wake.notify_all();
         inner.generation
@@ -138,16 +134,16 @@ impl Queue {
 
     /// Whether `generation` is still served.
     pub(super) fn is_current(&self, generation: u64) -> bool {
-        self.lock().generation == generation
+        self.inner.lock().generation == generation
     }
 
     /// Empties the queue.
     pub(super) fn drain(&self) -> VecDeque<Job> {
-        std::mem::take(&mut self.lock().jobs)
+        std::mem::take(&mut self.inner.lock().jobs)
     }
 
     /// Calls that wait.
     pub(super) fn len(&self) -> usize {
-        self.lock().jobs.len()
+        self.inner.lock().jobs.len()
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use cryptoki::context::Pkcs11;
 use cryptoki::slot::Slot;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::error::{Cause, Class, Fault, HsmError, Level};
@@ -95,24 +96,24 @@ impl Shared {
 
     /// A login or initialisation has succeeded, perhaps under another slot number: every older handle is dead.
     pub(super) fn advance_epoch(&self, slot: Slot) {
-        *self.slot.write().unwrap_or_else(PoisonError::into_inner) = slot;
+        *self.slot.write() = slot;
         self.epoch.fetch_add(1, Release);
     }
 
     /// Opens a session in this epoch.
     pub(super) fn open(&self, epoch: u64) -> Result<Open, Fault> {
-        let slot = *self.slot.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = *self.slot.read();
         Open::new(&self.module, slot, epoch, self.cache_keys, self.stats.clone())
     }
 
     /// The adopted KEKs.
     pub(super) fn keyring(&self) -> Option<Arc<Keyring>> {
-        self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keyring.read().clone()
     }
 
     /// Tells the supervisor; it may be gone.
     pub(super) fn send(&self, command: Command) {
-        let _ = self.commands.lock().unwrap_or_else(PoisonError::into_inner).send(command);
+        let _ = self.commands.lock().send(command);
     }
 
     /// A worker asks for a recovery and stops.

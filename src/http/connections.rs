@@ -1,7 +1,7 @@
 //! Connections while they are served: how long one may do nothing, and that all end in order when the daemon stops.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -100,19 +101,14 @@ impl Default for Work {
 }
 
 impl Work {
-    /// Nothing under this lock can panic half-way.
-    fn locked(&self) -> MutexGuard<'_, (i64, Instant)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn change(&self, by: i64) {
-        let mut work = self.locked();
+        let mut work = self.0.lock();
         *work = (work.0 + by, Instant::now());
     }
 
     /// Since when there has been none; `None`: there is some.
     fn none_since(&self) -> Option<Instant> {
-        let (count, since) = *self.locked();
+        let (count, since) = *self.0.lock();
         (count == 0).then_some(since)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use axum::http::{HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 
 /// The most that is read for nothing.
 const BYTES_MAX: usize = 64 * 1024;
@@ -33,7 +34,7 @@ pub async fn read(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let left = Left(Arc::new(Mutex::new(State { body, ended: false })));
     let mut response = next.run(Request::from_parts(parts, Body::new(left.clone()))).await;
-    let over = left.locked().ended || (!waits && tokio::time::timeout(WAIT, left.rest()).await.unwrap_or(false));
+    let over = left.0.lock().ended || (!waits && tokio::time::timeout(WAIT, left.rest()).await.unwrap_or(false));
     if !over {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -51,10 +52,6 @@ struct State {
 
 impl Left {
     /// Nothing under this lock can leave it half-way.
-    fn locked(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Reads up to the end, and whether it came.
     async fn rest(&self) -> bool {
         let (mut left, mut bytes) = (self.clone(), 0);
@@ -76,7 +73,7 @@ impl HttpBody for Left {
     type Error = axum::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let mut state = self.locked();
+        let mut state = self.0.lock();
         let frame = Pin::new(&mut state.body).poll_frame(cx);
         let fails = matches!(frame, Poll::Ready(Some(Err(_))));
         state.ended |= matches!(frame, Poll::Ready(None)) || (!fails && state.body.is_end_stream());
@@ -84,10 +81,10 @@ impl HttpBody for Left {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.locked().body.is_end_stream()
+        self.0.lock().body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.locked().body.size_hint()
+        self.0.lock().body.size_hint()
     }
 }

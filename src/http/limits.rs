@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use lru::LruCache;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -156,7 +157,7 @@ impl InFlight {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut in_flight = locked(&self.in_flight);
+        let mut in_flight = self.in_flight.lock();
         in_flight.all = in_flight.all.saturating_sub(1);
         in_flight.end(self.id);
         if let Some(org) = self.agent_of {
@@ -212,7 +213,7 @@ impl Limits {
     /// 429 with `Retry-After`.
     pub fn check_credential(&self, peer: Option<IpAddr>, credential: &str) -> Result<(), Problem> {
         let Some(ip) = peer.map(site_of) else { return Ok(()) };
-        let mut barred = locked(&self.barred);
+        let mut barred = self.barred.lock();
         let Some(until) = barred.get(&ip).copied() else { return Ok(()) };
         let wait = until.saturating_duration_since(Instant::now());
         if wait.is_zero() {
@@ -220,7 +221,7 @@ impl Limits {
             return Ok(());
         }
         drop(barred);
-        if locked(&self.known).contains(&hash(credential)) {
+        if self.known.lock().contains(&hash(credential)) {
             return Ok(());
         }
         Err(too_many(FAILURES, wait))
@@ -228,7 +229,7 @@ impl Limits {
 
     /// The credential was looked up, and holds.
     pub fn credential_held(&self, credential: &str) {
-        locked(&self.known).put(hash(credential), ());
+        self.known.lock().put(hash(credential), ());
     }
 
     /// The credential does not hold: the address pays, and is barred once it has nothing left.
@@ -236,10 +237,10 @@ impl Limits {
     /// # Errors
     /// 429 with `Retry-After`.
     pub fn credential_failed(&self, peer: Option<IpAddr>, credential: &str) -> Result<(), Problem> {
-        locked(&self.known).pop(&hash(credential));
+        self.known.lock().pop(&hash(credential));
         let Some(ip) = peer.map(site_of) else { return Ok(()) };
         take(&self.ip, &ip).map_err(|wait| {
-            let mut barred = locked(&self.barred);
+            let mut barred = self.barred.lock();
             if barred.len() > KEYS_MAX {
                 let now = Instant::now();
                 barred.retain(|_, until| *until > now);
@@ -274,7 +275,7 @@ impl Limits {
     pub fn admit(&self, id: Uuid, agent_of: Option<Uuid>) -> Result<Place, Problem> {
         check(&self.principal, &id, "requests by this principal")?;
         let second = Duration::from_secs(1);
-        let mut in_flight = locked(&self.in_flight);
+        let mut in_flight = self.in_flight.lock();
         if in_flight.of(id) >= self.in_flight_max {
             return Err(too_many("requests by this principal at once", second));
         }
@@ -301,11 +302,6 @@ const FAILURES: &str = "requests with invalid credentials from this address";
 
 fn hash(credential: &str) -> [u8; 32] {
     Sha256::digest(credential).into()
-}
-
-/// Nothing under these locks can panic half-way.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn check<K: std::hash::Hash + Eq + Clone>(
@@ -372,7 +368,7 @@ mod tests {
         assert_eq!(human(32).unwrap_err(), 503, "all are taken");
         drop(places);
         assert!(human(32).is_ok() && agent(12, ours).is_ok());
-        assert!(locked(&limits.in_flight).by.is_empty());
+        assert!(limits.in_flight.lock().by.is_empty());
     }
 
     #[test]

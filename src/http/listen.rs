@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -63,14 +64,9 @@ pub struct Room {
 struct Seats(Mutex<(u32, HashMap<IpAddr, u32>)>);
 
 impl Seats {
-    /// Nothing under this lock can panic half-way.
-    fn locked(&self) -> MutexGuard<'_, (u32, HashMap<IpAddr, u32>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take(self: &Arc<Self>, room: &Room, peer: SocketAddr) -> Option<Seat> {
         let site = site_of(peer.ip());
-        let mut seats = self.locked();
+        let mut seats = self.0.lock();
         let (all, by_site) = &mut *seats;
         let taken = by_site.get(&site).copied().unwrap_or_default();
         if *all >= room.all || taken >= room.of_one && !room.proxies.contains(peer.ip()) {
@@ -91,7 +87,7 @@ pub struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut seats = self.seats.locked();
+        let mut seats = self.seats.0.lock();
         let (all, by_site) = &mut *seats;
         *all = all.saturating_sub(1);
         if let Some(count) = by_site.get_mut(&self.site) {

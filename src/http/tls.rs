@@ -1,10 +1,11 @@
 //! TLS of our own (rustls), and the certificates that clients show in it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use axum::http::HeaderName;
+use parking_lot::RwLock;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
@@ -88,14 +89,14 @@ impl OwnCertificate {
     /// Names the file.
     pub fn reload(&self) -> anyhow::Result<()> {
         let read = Arc::new(read(&self.cert_file, &self.key_file)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = read;
+        *self.current.write() = read;
         Ok(())
     }
 }
 
 impl ResolvesServerCert for OwnCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.current.read().clone())
     }
 }
 

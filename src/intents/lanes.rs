@@ -7,10 +7,11 @@
 //! again. When that one hangs after all, what it has cost the others beyond their patience is taken off the following ones'.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::chain::ChainId;
@@ -76,15 +77,11 @@ impl Simulating {
     }
 }
 
-fn lock(simulating: &Mutex<Simulating>) -> std::sync::MutexGuard<'_, Simulating> {
-    simulating.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Queue {
     /// Returns when somebody has simulated for too long.
     async fn hangs(&self) {
         loop {
-            let left = lock(&self.simulating).left(Instant::now()).unwrap_or(SIMULATION_PATIENCE);
+            let left = self.simulating.lock().left(Instant::now()).unwrap_or(SIMULATION_PATIENCE);
             if left.is_zero() {
                 return;
             }
@@ -109,7 +106,7 @@ impl Turn {
     /// A simulation begins.
     pub fn simulates(&self) {
         if let Some(simulating) = &self.simulating {
-            lock(simulating).begin(Instant::now());
+            simulating.lock().begin(Instant::now());
         }
     }
 
@@ -120,7 +117,7 @@ impl Turn {
 
     fn end(&self, answered: bool) {
         if let Some(simulating) = &self.simulating {
-            lock(simulating).end(Instant::now(), answered);
+            simulating.lock().end(Instant::now(), answered);
         }
     }
 }
@@ -133,7 +130,7 @@ impl Drop for Turn {
 
 impl LaneQueues {
     fn of(&self, lane: Lane) -> Arc<Queue> {
-        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = self.0.lock();
         // Entries that nobody holds are dropped here: the map stays as small as the traffic.
         if queues.len() > 1024 {
             queues.retain(|_, queue| {
@@ -164,14 +161,14 @@ impl LaneQueues {
         }
         let queue = self.of(lane);
         let guard = Arc::clone(&queue.beside).lock_owned().await;
-        lock(&queue.simulating).passed = true;
+        queue.simulating.lock().passed = true;
         Turn { simulating: None, _guard: guard }
     }
 
     /// How many have, or wait for, a turn.
     #[must_use]
     pub fn turns(&self) -> usize {
-        let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = self.0.lock();
         let others = |line: &Arc<_>| Arc::strong_count(line).saturating_sub(1);
         queues.values().map(|queue| others(&queue.turn) + others(&queue.beside)).sum()
     }
@@ -192,7 +189,7 @@ mod tests {
         first.simulates();
         assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "and who simulates");
         let long_ago = Instant::now().checked_sub(SIMULATION_PATIENCE).unwrap();
-        lock(&queues.of(lane).simulating).begin(long_ago);
+        queues.of(lane).simulating.lock().begin(long_ago);
         assert!(queues.turn(lane).await.is_none());
         let beside = queues.turn_or_beside(lane).await;
         assert!(queues.turn_or_beside(lane).now_or_never().is_none(), "one after the other");
@@ -206,7 +203,7 @@ mod tests {
         drop(first);
         let next = queues.turn(lane).await.unwrap();
         next.simulates();
-        let left = lock(&queues.of(lane).simulating).left(Instant::now()).unwrap();
+        let left = queues.of(lane).simulating.lock().left(Instant::now()).unwrap();
         assert!(left > SIMULATION_PATIENCE, "the one before answered for nothing: {left:?}");
     }
 

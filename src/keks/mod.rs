@@ -16,9 +16,10 @@ pub mod rules;
 pub mod sealed;
 pub mod store;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::PgPool;
 
 use crate::app::App;
@@ -115,14 +116,14 @@ impl LastLook {
     }
 
     fn set(&self, at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        *self.0.lock() = at;
     }
 
     /// Whether keys may have changed places without this daemon: the others wait for it for [`store::LIVE_S`] after it was last heard of,
     /// which was after its last look. Until it has looked again, what it does not know may be good.
     #[must_use]
     pub fn is_too_old(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed().as_secs_f64() > store::LIVE_S
+        self.0.lock().elapsed().as_secs_f64() > store::LIVE_S
     }
 }
 

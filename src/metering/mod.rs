@@ -9,9 +9,10 @@ pub mod http;
 pub mod store;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
 
@@ -61,7 +62,7 @@ impl Meter {
     /// Counts one.
     pub fn count(&self, org_id: OrgId, kind: Kind) {
         let month = month_of(crate::clock::now());
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         *counts.entry((org_id, month, kind)).or_default() += 1;
     }
 
@@ -84,7 +85,7 @@ impl Meter {
     /// # Errors
     /// As any statement.
     pub async fn flush(&self, pool: &PgPool) -> Result<(), DbError> {
-        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let counts = std::mem::take(&mut *self.counts.lock());
         if counts.is_empty() {
             return Ok(());
         }
@@ -93,7 +94,7 @@ impl Meter {
         rows.sort_unstable();
         let added = store::add(pool, &rows).await;
         if added.is_err() {
-            let mut kept = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.counts.lock();
             for (key, count) in counts {
                 *kept.entry(key).or_default() += count;
             }

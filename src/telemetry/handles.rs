@@ -2,9 +2,9 @@
 //! While no recorder is installed, handles do nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use parking_lot::RwLock;
 
 use super::table::{Kind, Metric};
 
@@ -59,7 +59,7 @@ impl<H: Handle, const N: usize> Family<H, N> {
 
     /// The handle with these labels, in the table's order.
     pub(super) fn of(&self, labels: [&'static str; N]) -> H {
-        if let Some(handle) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&labels) {
+        if let Some(handle) = self.known.read().get(&labels) {
             return handle.clone();
         }
         let pairs: Vec<Label> =
@@ -67,7 +67,7 @@ impl<H: Handle, const N: usize> Family<H, N> {
         let key = Key::from_parts(self.metric.name, pairs);
         let metadata = Metadata::new("intentd", Level::INFO, None);
         let handle = metrics::with_recorder(|recorder| H::register(recorder, &key, &metadata));
-        self.known.write().unwrap_or_else(PoisonError::into_inner).entry(labels).or_insert(handle).clone()
+        self.known.write().entry(labels).or_insert(handle).clone()
     }
 }
 
@@ -79,7 +79,7 @@ impl<const N: usize> Family<Gauge, N> {
             self.of(labels).set(value);
             given.insert(labels);
         }
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         for (_, gauge) in known.iter().filter(|(labels, _)| !given.contains(*labels)) {
             gauge.set(WITHDRAWN);
         }
@@ -90,10 +90,10 @@ impl<const N: usize> Family<Gauge, N> {
 /// says; beyond a bound all are `other`.
 pub(super) fn interned(name: &str) -> &'static str {
     static NAMES: RwLock<BTreeSet<&'static str>> = RwLock::new(BTreeSet::new());
-    if let Some(known) = NAMES.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+    if let Some(known) = NAMES.read().get(name) {
         return known;
     }
-    let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut names = NAMES.write();
     match names.get(name) {
         Some(known) => known,
         None if names.len() >= NAMES_MAX => "other",

@@ -1,12 +1,13 @@
 //! Which spans are exported. It is drawn here, once for each whole (a request, an intent), and nothing that a request says has a say in it:
 //! neither the trace that it names nor the flag of that trace, so that a stranger can neither fill a collector nor hide in front of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::story::INTENT;
@@ -82,7 +83,7 @@ impl Second {
     }
 
     fn has_room(&self) -> bool {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.now.lock();
         if now.0.elapsed() >= Duration::from_secs(1) {
             *now = (Instant::now(), 0);
         }

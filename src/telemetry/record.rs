@@ -1,10 +1,10 @@
 //! What features record, by name: each function takes what it is about and knows its metric and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
+use parking_lot::Mutex;
 
 use super::handles::{Family, interned};
 use super::store::{AtLimit, ChainCounts, Waiting};
@@ -151,7 +151,7 @@ pub fn tracker_round(chain: &str, is_done: bool, took: Duration) {
     tracker_rounds(chain, if is_done { "done" } else { "failed" }, 1);
     SECONDS.of([chain]).record(took);
     if is_done {
-        LAST_ROUNDS.lock().unwrap_or_else(PoisonError::into_inner).insert(chain, now_s());
+        LAST_ROUNDS.lock().insert(chain, now_s());
     }
 }
 
@@ -164,7 +164,7 @@ fn tracker_rounds(chain: &'static str, outcome: &'static str, count: u64) {
 /// gone is withdrawn.
 pub(super) fn tracked(chains: &BTreeSet<&'static str>) {
     static LAST: Gauges<1> = Gauges::new(&table::TRACKER_LAST_ROUND);
-    let mut last = LAST_ROUNDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = LAST_ROUNDS.lock();
     last.retain(|chain, _| chains.contains(chain));
     for chain in chains {
         last.entry(chain).or_insert_with(now_s);

@@ -1,11 +1,12 @@
 //! Gauges: those of rows are read every few seconds by one task, those of memory when somebody asks. Nodes are asked by another task, so
 //! that what is shown of them is so also where nothing is signed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 
 use super::record::{self, NodeSeen, Rows};
 use super::store;
@@ -30,13 +31,13 @@ impl LastRead {
     }
 
     fn show(&self, rows: &Rows, at: Instant) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         record::rows(rows);
         *last = Some(at);
     }
 
     fn withdraw_if_older(&self, than: Duration) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         if last.is_some_and(|at| at.elapsed() > than) {
             record::rows(&Rows::default());
             *last = None;

@@ -4,10 +4,11 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use tracing::{Instrument as _, Span};
 
 use super::record;
@@ -178,19 +179,15 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(8_192).unwrap();
 
 static TOLD: LazyLock<Mutex<LruCache<IntentId, Told>>> = LazyLock::new(|| Mutex::new(LruCache::new(KEPT)));
 
-fn kept() -> MutexGuard<'static, LruCache<IntentId, Told>> {
-    TOLD.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The intent is signed: what there is to tell until now is remembered until it is final, which may be before its pipeline is over. Of many
 /// open ones only the latest; only in this daemon.
 pub fn keep_so_far() {
-    let _ = STORY.try_with(|story| story.id.get().map(|id| kept().put(id, story.told())));
+    let _ = STORY.try_with(|story| story.id.get().map(|id| TOLD.lock().put(id, story.told())));
 }
 
 /// Remembers all that there was to tell, unless it is final already.
 pub fn complete(id: IntentId, told: Told) {
-    if let Some(so_far) = kept().peek_mut(&id) {
+    if let Some(so_far) = TOLD.lock().peek_mut(&id) {
         *so_far = told;
     }
 }
@@ -198,7 +195,7 @@ pub fn complete(id: IntentId, told: Told) {
 /// What was kept of it, once.
 #[must_use]
 pub fn recall(id: IntentId) -> Option<Told> {
-    kept().pop(&id)
+    TOLD.lock().pop(&id)
 }
 
 impl Story {

@@ -14,10 +14,11 @@ mod waiting;
 pub use step::TrackError;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::frozen;
@@ -46,13 +47,13 @@ struct Nudge {
 
 impl Nudge {
     fn take(&self) -> Vec<Address> {
-        std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+        std::mem::take(&mut *self.lanes.lock()).into_iter().collect()
     }
 }
 
 impl Nudges {
     fn of(&self, chain_id: ChainId) -> Arc<Nudge> {
-        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(chain_id).or_default())
+        Arc::clone(self.0.lock().entry(chain_id).or_default())
     }
 
     /// Something was sent on this chain: its head is asked for soon. A block that may hold it is a new one.
@@ -63,7 +64,7 @@ impl Nudges {
     /// There is more to do on this lane than one look takes: another follows soon, at the same head too.
     fn look_again(&self, lane: Lane) {
         let nudge = self.of(lane.chain_id);
-        nudge.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.address);
+        nudge.lanes.lock().insert(lane.address);
         nudge.wake.notify_one();
     }
 }

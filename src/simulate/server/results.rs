@@ -1,9 +1,10 @@
 //! What is kept of saved simulations: in memory, the oldest go first when it is too much, all go after a day.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 /// How long a result is kept.
@@ -64,7 +65,7 @@ impl Results {
         if size > self.bytes_max {
             return;
         }
-        let mut kept = self.locked();
+        let mut kept = self.kept.lock();
         kept.drop_old(now);
         while kept.bytes + size > self.bytes_max {
             kept.drop_oldest();
@@ -76,14 +77,9 @@ impl Results {
 
     /// A result that is still kept.
     pub(super) fn get(&self, id: Uuid, now: Instant) -> Option<Arc<Saved>> {
-        let mut kept = self.locked();
+        let mut kept = self.kept.lock();
         kept.drop_old(now);
         kept.by_id.get(&id).cloned()
-    }
-
-    /// Nothing under this lock can panic half-way.
-    fn locked(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,6 +103,6 @@ mod tests {
         let later = start + KEPT + Duration::from_secs(1);
         assert!(results.get(ids[1], later).is_none() && results.get(ids[2], later).is_some());
         assert!(results.get(ids[2], later + KEPT).is_none());
-        assert_eq!(results.locked().bytes, 0);
+        assert_eq!(results.kept.lock().bytes, 0);
     }
 }
