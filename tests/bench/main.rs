@@ -17,6 +17,7 @@ mod procs;
 mod report;
 mod secrets;
 mod startup;
+mod statements;
 mod world;
 
 use std::time::Duration;
@@ -28,7 +29,7 @@ const HELP: &str = "anvil/bench: measures the daemon on this machine, next to it
 Usage: anvil/bench [--seconds N] [--only PART[,PART…]] [--keys N[,N…]] [--concurrency N[,N…]]
 
   --seconds N        how long each figure is measured, after a fifth of that to warm up (default 8)
-  --only PARTS       some of: ceilings sign submit simulated frozen secrets startup history (default: all)
+  --only PARTS       some of: ceilings sign submit statements simulated frozen secrets startup history (default: all)
   --keys LIST        agents with a key each, for sign and submit (default 1,8,64)
   --concurrency LIST requests at once, for sign and submit (default 1,16,64)
 
@@ -95,6 +96,9 @@ async fn run(plan: &Plan) {
     }
     if plan.wants("submit") {
         intents::submit(plan, &mut report, ceilings).await;
+    }
+    if plan.wants("statements") {
+        statements::measure(plan, &mut report).await;
     }
     if plan.wants("simulated") {
         intents::simulated(plan, &mut report, ceilings).await;

@@ -22,10 +22,15 @@ impl World {
     }
 
     pub async fn with(chains: Vec<(&'static str, u64)>, env: &[(&str, String)]) -> Self {
+        Self::on(&[], chains, env).await
+    }
+
+    /// With further settings of Postgres, too.
+    pub async fn on(postgres: &[&'static str], chains: Vec<(&'static str, u64)>, env: &[(&str, String)]) -> Self {
         let mut stack = Stack::with(Options {
             chains,
             daemons: 0,
-            postgres: vec!["shared_buffers=256MB"],
+            postgres: [&["shared_buffers=256MB"], postgres].concat(),
             anvil: |_, anvil| {
                 anvil.block_time_s = Some(1);
                 anvil.extra = ["--gas-limit", "1000000000"].map(str::to_owned).into();
