@@ -27,12 +27,20 @@ pub fn signal_all(pids: &[Pid], signal: Signal) {
     }
 }
 
-/// kill -9 of the whole cluster, as a power cut ends it.
+/// kill -9 of the whole cluster, as a power cut ends it. Its System V segment, which a power cut would take too, goes with it, by util-linux's
+/// ipcrm, which is there where a Debian is: some thousands of them left behind, and no server on the machine can start any more.
 pub async fn kill_cluster(cluster: &mut Cluster) {
+    // Line 7 of postmaster.pid: key and id of the segment (PostgreSQL, `src/include/utils/pidfile.h`).
+    let lock_file = format!("/proc/{}/cwd/postmaster.pid", cluster.server().pid());
+    let segment = std::fs::read_to_string(lock_file).unwrap_or_default();
+    let segment = segment.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)).map(str::to_owned);
     let children = children(cluster);
     cluster.server().signal(Signal::KILL);
     signal_all(&children, Signal::KILL);
     cluster.process().wait().await;
+    if let Some(id) = segment {
+        let _ = std::process::Command::new("ipcrm").args(["-m", &id]).status();
+    }
 }
 
 /// The whole cluster, stopped until this is dropped.
