@@ -113,9 +113,10 @@ async fn claim(app: &App, wish: &Wish<'_>, text: &[u8]) -> Result<Result<HeldCla
     }
     let key_hash: [u8; 32] = own.finalize().into();
     let lease_s = app.config.intents.claim_lease_s;
-    match rows::claim(&mut *app.db.acquire().await?, wish.agent_id, key_hash, request.finalize().into(), lease_s)
-        .await?
-    {
+    // The connection is given back here: whoever kept it while the row is read would wait for a second one.
+    let claimed =
+        rows::claim(&mut *app.db.acquire().await?, wish.agent_id, key_hash, request.finalize().into(), lease_s).await?;
+    match claimed {
         Claim::Ours(token) => Ok(Ok(HeldClaim { key_hash, token })),
         Claim::Done(id) => Ok(Err(Box::new(row(app, wish.agent_id, id).await?))),
         Claim::InFlight => Err(IntentError::InFlight),

@@ -361,3 +361,21 @@ async fn a_speed_up_is_simulated_where_a_submit_would_be() {
     stack.assert_settled("base", agent.signer, 0, 2).await;
     assert_eq!(stack.count("SELECT count(*) FROM slots WHERE outcome = 'cancelled'").await, 2);
 }
+
+/// Whoever held a connection while asking for a second one would wait for others who do the same.
+#[tokio::test]
+async fn as_many_replays_at_once_as_there_are_connections_are_all_answered() {
+    let env = vec![("INTENTD_DATABASE_MAX_CONNECTIONS".to_owned(), "4".to_owned())];
+    let stack = Stack::with(Options { anvil: by_hand, env, ..Options::default() }).await;
+    let agent = stack.agent(json!({})).await;
+    let sent = agent.submit(pay("0.1")).await.expect(201);
+    let path = format!("{}/{}/speed-up", agent.path(), text(&sent, "id"));
+    let keyed = async || {
+        let request = agent.client.request(reqwest::Method::POST, &path).header("Idempotency-Key", "k");
+        Client::send(request.json(&json!({}))).await
+    };
+    let first = keyed().await.expect(200);
+    for again in futures::future::join_all((0..40).map(|_| keyed())).await {
+        assert_eq!(again.expect(200)["tx_hash"], first["tx_hash"]);
+    }
+}
