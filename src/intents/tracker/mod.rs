@@ -56,7 +56,10 @@ impl Nudges {
         Arc::clone(self.0.lock().entry(chain_id).or_default())
     }
 
-    /// Something was sent on this chain: its head is asked for soon. A block that may hold it is a new one.
+    /// Something was sent on this chain: its head is asked for soon. A head that its lane was looked at by is not looked at again: a block that
+    /// holds the transaction came after the slot was committed, and is looked at for it, whatever the slot says by then of having been sent.
+    /// Where a node shows the block before it has the receipt, the lane is looked at again by the next block, or when its bytes would be sent
+    /// again: two looks at each block would cost all chains what few nodes need.
     pub fn sent_on(&self, chain_id: ChainId) {
         self.of(chain_id).wake.notify_one();
     }

@@ -261,7 +261,8 @@ pub async fn notice(pool: &PgPool, slot: &OpenSlot, block: u64) -> Result<(), sq
     Ok(())
 }
 
-/// Records receipts and how deep they are. Guarded by the state that each slot was seen in: two daemons that do it write the same. Does
+/// Records receipts and how deep they are. Guarded by the state that each slot was seen in: two daemons that do it write the same. What was
+/// seen as only signed may be marked as sent meanwhile by its own request; no further block may come to show the receipt once more. Does
 /// not wait for the disk: what is lost is read from the chain again.
 pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'_>]) -> Result<(), sqlx::Error> {
     let of_mined =
@@ -287,7 +288,8 @@ pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'
                 confirmations = found.confirmations, error_message = NULL,
                 noticed_block = CASE WHEN s.intent_id IS NULL THEN s.noticed_block END
          FROM found JOIN held USING (nonce)
-         WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = found.nonce AND s.state = found.seen",
+         WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = found.nonce
+           AND (s.state = found.seen OR (found.seen = 'signed' AND s.state = 'broadcast'))",
     )
     .bind(signed(lane.chain_id.0))
     .bind(lane.address.as_slice())

@@ -248,3 +248,28 @@ async fn more_slots_than_one_look_takes_in_all_get_their_turn() {
     let settled = "SELECT count(*) FROM slots WHERE state = 'final' AND address = decode(repeat('ab', 20), 'hex')";
     until(SOON, "every slot of one lane had its turn", async || stack.count(settled).await == 500).await;
 }
+
+/// The receipt is found before the request that signed has marked its bytes as sent, and no block follows that would show it again.
+#[tokio::test]
+async fn a_receipt_that_is_found_while_the_bytes_are_marked_as_sent_needs_no_further_block() {
+    let env = vec![("INTENTD_REBROADCAST_S".to_owned(), "600".to_owned())];
+    let options = Options { env, chain_toml: "rpc_deadline_ms = 60000", ..Options::default() };
+    let (stack, proxy) = proxied(options).await;
+    let agent = stack.agent(json!({})).await;
+    proxy.on("eth_sendRawTransaction", Act::Freeze);
+    proxy.on("eth_getTransactionReceipt", Act::Freeze);
+    let submitted = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.submit(pay("0.1")).await }
+    });
+    proxy.wait_for("eth_sendRawTransaction", 1, SOON).await;
+    let raw = proxy.calls("eth_sendRawTransaction")[0].params[0].clone();
+    let hash = stack.chain().request("eth_sendRawTransaction", json!([raw])).await;
+    // It is in a block, and what the tracker has read of its slot is that it is signed.
+    proxy.wait_for("eth_getTransactionReceipt", 1, SOON).await;
+    proxy.on("eth_sendRawTransaction", Act::Answer(hash));
+    let sent = submitted.await.unwrap().expect(201);
+    assert_eq!(sent["status"], "broadcast");
+    proxy.on("eth_getTransactionReceipt", Act::Pass);
+    assert_eq!(agent.settled(&text(&sent, "id")).await["receipt_status"], "success");
+}
