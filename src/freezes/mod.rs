@@ -2,9 +2,10 @@
 //! node is known to have, is held as long (`intents::store::to_send`), and as long as its agent is to pay it no more; what a node has is
 //! followed to its end.
 //!
-//! A freeze that has been answered holds on every daemon: T1 goes through the organisation's gate ([`store::pass_gate`]) before it reads
-//! what is in force, and whoever freezes writes it, and then closes the gate once before it answers. Postgres serves those who wait for an advisory lock in turn, so
-//! a freeze waits for the transactions that are being signed and never for those that come after.
+//! A freeze that has been answered holds on every daemon: whatever signs goes through the organisation's gate ([`store::pass_gate`]; T1 in its
+//! first statement, `intents::store::hold`) before it reads what is in force, and whoever freezes writes it, and then closes the gate once
+//! before it answers. Postgres serves those who wait for an advisory lock in turn, so a freeze waits for the transactions that are being
+//! signed and never for those that come after.
 
 pub mod api;
 pub mod http;

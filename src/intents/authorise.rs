@@ -88,14 +88,14 @@ pub struct Keyed {
     pub(super) simulation_required: bool,
 }
 
-/// Only the agent itself submits, while it is active and its intents flag is on. All of it is looked up again in T1.
-pub async fn authorise(
-    app: &Arc<App>,
-    conn: &mut Connection,
-    principal: &Principal,
+/// An agent that asks for itself, of a daemon that goes on. Nothing was looked up for it.
+pub struct Asker<'a> {
+    principal: &'a Principal,
     agent_id: AgentId,
-    request: Request,
-) -> Result<Authorised, IntentError> {
+}
+
+/// Only the agent itself submits, and of a daemon that stops nobody.
+pub fn admit<'a>(app: &App, principal: &'a Principal, agent_id: AgentId) -> Result<Asker<'a>, IntentError> {
     if app.stopping.is_cancelled() {
         return Err(IntentError::Stopping);
     }
@@ -104,6 +104,17 @@ pub async fn authorise(
             "only the agent itself may submit: humans set its guardrails and read its transactions".to_owned(),
         ));
     }
+    Ok(Asker { principal, agent_id })
+}
+
+/// While the agent is active and its intents flag is on. All of it is looked up again in T1.
+pub async fn authorise(
+    app: &Arc<App>,
+    conn: &mut Connection,
+    asker: &Asker<'_>,
+    request: Request,
+) -> Result<Authorised, IntentError> {
+    let Asker { principal, agent_id } = *asker;
     let agent = agents::store::get(conn, principal.org_id, agent_id)
         .await?
         .ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;

@@ -271,20 +271,20 @@ async fn reserve(
             }
             return Ok(entries);
         }
-        // A rule that came after the windows were chosen has one that is not locked, and their order forbids to lock it now.
-        if judged.broken.is_empty() && judged.unknown {
-            return Err(changed_meanwhile("the guardrails were changed"));
+        // By itself: what the sums exceed beside that is not told, because they may be too high still.
+        if !judged.broken.is_empty() {
+            return Err(IntentError::Guardrail(judged.broken));
         }
-        if !judged.broken.is_empty() || !may_age || !aged.values().any(|window| window.more) {
-            return Err(IntentError::Guardrail(judged.violations()));
+        // A rule that came after the windows were chosen has one that is not locked, and their order forbids to lock it now.
+        if judged.unknown {
+            return Err(IntentError::changed_meanwhile("the guardrails were changed"));
+        }
+        if !may_age || !aged.values().any(|window| window.more) {
+            return Err(IntentError::Guardrail(judged.exceeded));
         }
         *aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
     }
     Err(IntentError::could_not_check("very many entries leave the 24-hour window just now: try again in a minute"))
-}
-
-fn changed_meanwhile(what: &str) -> IntentError {
-    IntentError::could_not_check(format!("{what} while this was checked: nothing was signed; try again"))
 }
 
 /// What was simulated ran after exactly our own transactions that come before it now. With the lane locked.
@@ -292,7 +292,7 @@ async fn check_ahead(conn: &mut PgConnection, lane: Lane, taken: &Taken, checked
     let (Some(ahead), [nonce]) = (checked.tx.ahead(), taken.nonces.as_slice()) else { return Ok(()) };
     let now = store::ahead_of(conn, lane, ahead.mined, *nonce, UNMINED_MAX as u64 + 1).await?;
     let same = now.iter().map(|one| (one.nonce, one.tx_hash)).eq(ahead.list.iter().copied());
-    if same { Ok(()) } else { Err(changed_meanwhile("other transactions of this key came or went")) }
+    if same { Ok(()) } else { Err(IntentError::changed_meanwhile("other transactions of this key came or went")) }
 }
 
 /// Reads again, on this connection, behind the organisation's gate and with shared locks: the agent with its guardrails, which [`reserve`]
@@ -323,10 +323,10 @@ async fn recheck(
     }
     for Ready { checked, .. } in batch.iter().filter(|ready| ready.checked.tx.simulation().is_none()) {
         if standing.simulation_required {
-            return Err(changed_meanwhile("it came to be required that every intent is simulated"));
+            return Err(IntentError::simulation_came_to_be_required());
         }
         if guardrails::needs_effects(&agent.guardrails, &spec.name, &checked.calls) {
-            return Err(changed_meanwhile("the guardrails came to need a simulation"));
+            return Err(IntentError::changed_meanwhile("the guardrails came to need a simulation"));
         }
     }
     Ok((agent, windows))

@@ -143,6 +143,16 @@ impl IntentError {
         Self::CouldNotCheck { detail: detail.into(), retry_after_s: 1 }
     }
 
+    /// Something that decides was changed while this was checked: nothing was signed.
+    pub(super) fn changed_meanwhile(what: &str) -> Self {
+        Self::could_not_check(format!("{what} while this was checked: nothing was signed; try again"))
+    }
+
+    /// The organisation or the installation has come to want simulations, and there is none.
+    pub(super) fn simulation_came_to_be_required() -> Self {
+        Self::changed_meanwhile("it came to be required that every intent is simulated")
+    }
+
     /// Whether the idempotency claim must stay because something may have been signed, or is not ours.
     #[must_use]
     pub fn keeps_claim(&self) -> bool {

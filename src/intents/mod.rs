@@ -66,9 +66,10 @@ pub async fn submit(
     let mut claim = None;
     let result: Result<Submitted, IntentError> = async {
         let request = parse::parse(kind, body, |text| app.chains.get(text).map(|chain| chain.spec().chain_id))?;
+        let asker = authorise::admit(app, principal, agent_id)?;
         // One connection for all that is looked up, given back before a node is asked.
         let mut conn = app.db.acquire().await?;
-        let authorised = authorise::authorise(app, &mut conn, principal, agent_id, request);
+        let authorised = authorise::authorise(app, &mut conn, &asker, request);
         let authorised = stage(Stage::Authorise, authorised).await?;
         story::on_chain(&authorised.chain().spec().name);
         let claimed = match stage(Stage::Claim, authorise::claim(app, &mut conn, authorised, idempotency_key)).await? {

@@ -36,7 +36,8 @@ pub(super) struct Taken {
 
 /// Locks the lane and gives out nonces: the lowest without a slot that are at or above both our count and the chain's. Nothing is written
 /// but the row of a lane that is new, which goes with a refusal. The lane must hold these too: its depth and the balance are looked at
-/// here, behind the lock, so that parallel ones see each other. Only a single intent may want a certain nonce.
+/// here, behind the lock, so that parallel ones see each other; and so are the installation's brakes. Only a single intent may want a certain
+/// nonce.
 ///
 /// Nonces that the chain has and we have not become foreign slots, at most `nonce_gap_max` of them open at a time. Beyond that
 /// nothing is signed; and when they are mined, so that no pool can have invented them, the lane waits for an operator.
@@ -78,6 +79,7 @@ pub(super) async fn take(
     }
     let reach = floor + bound + PARK_MAX + intents.len() as u64;
     let look = store::look_at_lane(conn, lane, (ours, reach), mined).await?;
+    refuse_braked(&look, intents)?;
     let taken: HashSet<u64> = look.taken.into_iter().collect();
     if floor - ours > bound + taken.len() as u64 {
         return Err(jump());
@@ -123,6 +125,19 @@ pub(super) async fn take(
         skipped,
         has_unsent: look.has_unsent,
     })
+}
+
+/// The installation's brakes, as they are once nothing is waited for any more.
+fn refuse_braked(look: &store::LaneLook, intents: &[&Checked]) -> Result<(), IntentError> {
+    for checked in intents {
+        if look.chain_disabled {
+            return Err(IntentError::ChainDisabled(checked.chain.spec().name.clone()));
+        }
+        if look.simulation_required && checked.tx.simulation().is_none() {
+            return Err(IntentError::simulation_came_to_be_required());
+        }
+    }
+    Ok(())
 }
 
 /// Whether an explicit nonce can be used. A bare replacement by nonce is never made.

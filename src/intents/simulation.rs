@@ -139,9 +139,10 @@ async fn run(
     requests: Vec<Request>,
 ) -> Result<Vec<Value>, IntentError> {
     let mut allowed: Vec<(Authorised, SigningKey)> = Vec::with_capacity(requests.len());
+    let asker = authorise::admit(app, principal, agent_id)?;
     let mut conn = app.db.acquire().await?;
     for request in requests {
-        let authorised = authorise::authorise(app, &mut conn, principal, agent_id, request).await?;
+        let authorised = authorise::authorise(app, &mut conn, &asker, request).await?;
         let key = authorise::find_key(&mut conn, &authorised).await?;
         allowed.push((authorised, key));
     }

@@ -95,10 +95,6 @@ async fn sign(
     Ok(bytes)
 }
 
-fn changed_meanwhile(what: &str) -> IntentError {
-    IntentError::could_not_check(format!("{what} while this was checked: nothing was signed; try again"))
-}
-
 /// Rules and rights as they are now, with their rows held. What settles a nonce without paying anybody needs few of them: a human's
 /// cancel and the daemon's no-ops pass whatever is frozen, deactivated or superseded.
 async fn recheck(conn: &mut PgConnection, by: By<'_>, replacement: &Replacement) -> Result<Option<Agent>, IntentError> {
@@ -139,7 +135,7 @@ async fn recheck(conn: &mut PgConnection, by: By<'_>, replacement: &Replacement)
     }
     let needed = guardrails::needs_effects(&agent.guardrails, &spec.name, &replacement.calls);
     if replacement.tx.simulation().is_none() && (standing.simulation_required || needed) {
-        return Err(changed_meanwhile("it came to be required that this is simulated"));
+        return Err(IntentError::changed_meanwhile("it came to be required that this is simulated"));
     }
     Ok(Some(agent))
 }
@@ -169,7 +165,7 @@ async fn charge(
         };
         let judged = guardrails::judge(&agent.guardrails, group, &replacement.facts(), sums);
         if judged.broken.is_empty() && judged.exceeded.is_empty() && judged.unknown {
-            return Err(changed_meanwhile("the guardrails were changed"));
+            return Err(IntentError::changed_meanwhile("the guardrails were changed"));
         }
         if !judged.allows() {
             return Err(IntentError::Guardrail(judged.violations()));
@@ -216,7 +212,7 @@ async fn check_ahead(conn: &mut PgConnection, replacement: &Replacement) -> Resu
     let most = UNMINED_MAX as u64 + 1;
     let now = rows::ahead_of(conn, target.lane, ahead.mined, target.standing.nonce, most).await?;
     let same = now.iter().map(|one| (one.nonce, one.tx_hash)).eq(ahead.list.iter().copied());
-    if same { Ok(()) } else { Err(changed_meanwhile("other transactions of this key came or went")) }
+    if same { Ok(()) } else { Err(IntentError::changed_meanwhile("other transactions of this key came or went")) }
 }
 
 fn signed_event(by: By<'_>, replacement: &Replacement, bytes: &SignedTx) -> Event {

@@ -101,6 +101,47 @@ async fn is_settled(conn: &mut PgConnection, intent: IntentId) -> Result<bool, s
     row.try_get("settled")
 }
 
+/// One row for each claim, by hash and token, that is an agent's still; locked in the order of their keys.
+macro_rules! locked_claims {
+    ($agent:literal, $hashes:literal, $tokens:literal) => {
+        concat!(
+            "SELECT 1 FROM idempotency JOIN unnest(",
+            $hashes,
+            "::bytea[], ",
+            $tokens,
+            "::uuid[]) AS c (hash, token) ON key_hash = c.hash AND claim = c.token
+             WHERE agent_id = ",
+            $agent,
+            " AND key_hash = ANY(",
+            $hashes,
+            ") AND state = 'in_flight' ORDER BY key_hash FOR UPDATE OF idempotency"
+        )
+    };
+}
+pub(super) use locked_claims;
+
+/// Ties claims, by hash and token, to their intents, as far as they are an agent's still.
+macro_rules! complete_claims {
+    ($agent:literal, $hashes:literal, $tokens:literal, $intents:literal) => {
+        concat!(
+            "UPDATE idempotency i SET state = 'completed', intent_id = c.intent
+             FROM unnest(",
+            $hashes,
+            "::bytea[], ",
+            $tokens,
+            "::uuid[], ",
+            $intents,
+            "::uuid[]) AS c (hash, token, intent)
+             WHERE i.agent_id = ",
+            $agent,
+            " AND i.key_hash = ANY(",
+            $hashes,
+            ") AND i.key_hash = c.hash AND i.claim = c.token AND i.state = 'in_flight'"
+        )
+    };
+}
+pub(super) use complete_claims;
+
 /// The claims are still ours, and stay so until this transaction ends. Locks the keys' rows, in their order.
 pub(in crate::intents) async fn hold_claims(
     conn: &mut PgConnection,
@@ -110,19 +151,16 @@ pub(in crate::intents) async fn hold_claims(
     if claims.is_empty() {
         return Ok(true);
     }
-    let held = sqlx::query(
-        "SELECT 1 FROM idempotency JOIN unnest($2::bytea[], $3::uuid[]) AS c (hash, token) ON key_hash = c.hash AND claim = c.token
-         WHERE agent_id = $1 AND key_hash = ANY($2) AND state = 'in_flight' ORDER BY key_hash FOR UPDATE OF idempotency",
-    )
-    .bind(agent)
-    .bind(claims.iter().map(|claim| claim.key_hash.to_vec()).collect::<Vec<_>>())
-    .bind(claims.iter().map(|claim| claim.token).collect::<Vec<_>>())
-    .execute(conn)
-    .await?;
+    let held = sqlx::query(locked_claims!("$1", "$2", "$3"))
+        .bind(agent)
+        .bind(claims.iter().map(|claim| claim.key_hash.to_vec()).collect::<Vec<_>>())
+        .bind(claims.iter().map(|claim| claim.token).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
     Ok(held.rows_affected() == claims.len() as u64)
 }
 
-/// Ties the completed claims to their intents, at the end of T1.
+/// Ties the completed claims to their intents, at the end of a replacement's transaction. T1 does so in the statement that writes the intent.
 pub(in crate::intents) async fn finish_claims(
     conn: &mut PgConnection,
     agent: AgentId,
@@ -131,17 +169,13 @@ pub(in crate::intents) async fn finish_claims(
     if claims.is_empty() {
         return Ok(true);
     }
-    let done = sqlx::query(
-        "UPDATE idempotency i SET state = 'completed', intent_id = c.intent
-         FROM unnest($2::bytea[], $3::uuid[], $4::uuid[]) AS c (hash, token, intent)
-         WHERE i.agent_id = $1 AND i.key_hash = ANY($2) AND i.key_hash = c.hash AND i.claim = c.token AND i.state = 'in_flight'",
-    )
-    .bind(agent)
-    .bind(claims.iter().map(|(claim, _)| claim.key_hash.to_vec()).collect::<Vec<_>>())
-    .bind(claims.iter().map(|(claim, _)| claim.token).collect::<Vec<_>>())
-    .bind(claims.iter().map(|(_, intent)| *intent).collect::<Vec<_>>())
-    .execute(conn)
-    .await?;
+    let done = sqlx::query(complete_claims!("$1", "$2", "$3", "$4"))
+        .bind(agent)
+        .bind(claims.iter().map(|(claim, _)| claim.key_hash.to_vec()).collect::<Vec<_>>())
+        .bind(claims.iter().map(|(claim, _)| claim.token).collect::<Vec<_>>())
+        .bind(claims.iter().map(|(_, intent)| *intent).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
     Ok(done.rows_affected() == claims.len() as u64)
 }
 

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::super::lanes::Lane;
 use super::holds::{held, words};
+use super::standing::{all_are_simulated, is_disabled};
 use super::{address_from, begin_t1, signed, unsigned};
 use crate::chain::ChainId;
 use crate::db::DbError;
@@ -60,10 +61,14 @@ pub struct LaneLook {
     pub open: u64,
     /// Whether one of them should have been sent long ago: it may be held.
     pub has_unsent: bool,
+    /// Whether the installation wants every intent simulated.
+    pub simulation_required: bool,
+    /// Whether nothing new is signed for the chain.
+    pub chain_disabled: bool,
 }
 
-/// Which of the nonces from `from` to `to` (excluded) have a slot, and what those from `mined` on can still cost. With the lane locked, in a
-/// statement of its own.
+/// Which of the nonces from `from` to `to` (excluded) have a slot, and what those from `mined` on can still cost; and what the installation
+/// says, behind all that T1 waits for. With the lane locked, in a statement of its own.
 pub async fn look_at_lane(
     conn: &mut PgConnection,
     lane: Lane,
@@ -71,7 +76,11 @@ pub async fn look_at_lane(
     mined: u64,
 ) -> Result<LaneLook, sqlx::Error> {
     let row = sqlx::query(concat!(
-        "SELECT open.*, ARRAY(SELECT nonce FROM slots WHERE chain_id = $1 AND address = $2 AND nonce >= $4 AND nonce < $5) AS taken
+        "SELECT open.*, ARRAY(SELECT nonce FROM slots WHERE chain_id = $1 AND address = $2 AND nonce >= $4 AND nonce < $5) AS taken, ",
+        all_are_simulated!(),
+        " AS simulation_required, ",
+        is_disabled!("$1"),
+        " AS chain_disabled
          FROM (",
         open_cost!(),
         ") AS open"
@@ -89,6 +98,8 @@ pub async fn look_at_lane(
         open_cost: row.try_get("cost")?,
         open: unsigned(row.try_get("open")?),
         has_unsent: row.try_get("has_unsent")?,
+        simulation_required: row.try_get("simulation_required")?,
+        chain_disabled: row.try_get("chain_disabled")?,
     })
 }
 

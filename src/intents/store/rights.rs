@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{FromRow as _, PgConnection, PgPool, Row as _};
+use sqlx::{FromRow as _, PgConnection, Row as _};
 use time::OffsetDateTime;
 
 use super::super::authorise::HeldClaim;
 use super::super::guardrails::Window;
 use super::super::lanes::Lane;
+use super::claims::locked_claims;
 use super::standing::{freezes_of, standing_of};
+use super::windows::locked_windows;
 use super::{Aged, Standing, signed};
 use crate::agents::{self, Agent};
 use crate::db::DbError;
@@ -44,12 +46,14 @@ pub(in crate::intents) async fn hold(
         " IS NULL END AS gate
          FROM (
              SELECT count(*) AS held FROM (
-                 SELECT 1 FROM idempotency JOIN unnest($2::bytea[], $3::uuid[]) AS c (hash, token) ON key_hash = c.hash AND claim = c.token
-                 WHERE agent_id = $1 AND key_hash = ANY($2) AND state = 'in_flight' ORDER BY key_hash FOR UPDATE OF idempotency) AS locked
+                 ",
+        locked_claims!("$1", "$2", "$3"),
+        ") AS locked
          ) AS c CROSS JOIN LATERAL (
              SELECT count(*) AS held FROM (
-                 SELECT 1 FROM spending_windows WHERE agent_id = $1 AND spend_group = ANY($4) AND c.held = $5
-                 ORDER BY spend_group COLLATE \"C\" FOR UPDATE) AS locked
+                 ",
+        locked_windows!("$1", "$4", "AND c.held = $5"),
+        ") AS locked
          ) AS w"
     ))
     .bind(agent)
@@ -71,33 +75,21 @@ pub(in crate::intents) async fn hold(
     })
 }
 
-/// Makes the rows of windows that are used for the first time, in the order of `units`, which is that of their bytes.
-pub(in crate::intents) async fn make_windows(pool: &PgPool, agent: AgentId, units: &[String]) -> Result<(), DbError> {
-    sqlx::query(
-        "INSERT INTO spending_windows (agent_id, spend_group)
-         SELECT $1, unit FROM unnest($2::text[]) WITH ORDINALITY AS u (unit, place) ORDER BY place ON CONFLICT DO NOTHING",
-    )
-    .bind(agent)
-    .bind(units)
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
 /// What an intent is held to, as it is behind the locks.
 pub(in crate::intents) struct Rights {
     /// The agent with its guardrails, also when it is deleted or inactive: the caller looks.
     pub agent: Agent,
     /// The key, while it may sign.
     pub key: Option<HeldKey>,
-    /// What the organisation and the installation say.
+    /// What the organisation and the installation say; the latter as of when the statement began.
     pub standing: Standing,
     /// The windows' sums. What has come of age meanwhile is in them still: they are too high, never too low.
     pub windows: BTreeMap<String, Aged>,
 }
 
-/// The second statement of T1. A revocation, a freeze or a stricter setting that has been answered is seen here, and one that comes now
-/// waits. `None`: there is no such agent.
+/// The second statement of T1. A revocation, a freeze or a stricter setting of the organisation that has been answered is seen here, and one
+/// that comes now waits. What the installation says (simulation for all, a disabled chain) is not held by anything and is read before the rows
+/// are waited for: the lane's look reads it again. `None`: there is no such agent.
 ///
 /// Locks, all `FOR SHARE`: the agent, the key's vault, its secret, the key. The windows are locked already.
 pub(in crate::intents) async fn hold_rights(

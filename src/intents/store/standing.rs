@@ -8,7 +8,8 @@ use super::signed;
 use crate::freezes::Scope;
 use crate::ids::{AgentId, OrgId};
 
-/// What the organisation and the installation say of an intent, as it is now.
+/// What the organisation and the installation say of an intent, as it is now. What the organisation says holds behind its gate; what the
+/// installation says goes through no gate, and T1 reads it once more as late as it can ([`LaneLook`](super::LaneLook)).
 #[derive(Clone, Debug, FromRow)]
 pub struct Standing {
     /// Every intent is simulated before it is signed: the organisation's setting, or the installation's.
@@ -33,16 +34,31 @@ impl Standing {
     }
 }
 
+/// Whether the installation wants every intent simulated.
+macro_rules! all_are_simulated {
+    () => {
+        "EXISTS (SELECT 1 FROM platform_settings WHERE key = 'intents_api.require_simulation' AND value = 'true')"
+    };
+}
+pub(super) use all_are_simulated;
+
+/// Whether nothing new is signed for the chain with this id.
+macro_rules! is_disabled {
+    ($chain:literal) => {
+        concat!("EXISTS (SELECT 1 FROM chains WHERE chain_id = ", $chain, " AND NOT is_enabled)")
+    };
+}
+pub(super) use is_disabled;
+
 /// What [`Standing`] says of an organisation, a chain's id, and kinds and subjects of freezes.
 macro_rules! standing_of {
     ($org:literal, $chain:literal, $kinds:literal, $subjects:literal) => {
         concat!(
-            "SELECT o.require_simulation
-                OR EXISTS (SELECT 1 FROM platform_settings WHERE key = 'intents_api.require_simulation' AND value = 'true')
-                AS simulation_required,
-                EXISTS (SELECT 1 FROM chains WHERE chain_id = ",
-            $chain,
-            " AND NOT is_enabled) AS chain_disabled, f.scope AS frozen, f.reason AS frozen_reason
+            "SELECT o.require_simulation OR ",
+            $crate::intents::store::standing::all_are_simulated!(),
+            " AS simulation_required, ",
+            $crate::intents::store::standing::is_disabled!($chain),
+            " AS chain_disabled, f.scope AS frozen, f.reason AS frozen_reason
          FROM organisations o LEFT JOIN LATERAL (
              SELECT f.scope, f.reason FROM unnest(",
             $kinds,

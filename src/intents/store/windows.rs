@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Row as _, Transaction};
 use time::OffsetDateTime;
 
 use super::super::guardrails::Window;
@@ -17,30 +17,50 @@ pub async fn lock_windows(conn: &mut PgConnection, agent: AgentId, units: &[Stri
     if units.len() == 1 && lock_existing(conn, agent, units).await? == 1 {
         return Ok(());
     }
+    make_windows(&mut *conn, agent, units).await?;
+    lock_existing(conn, agent, units).await?;
+    Ok(())
+}
+
+/// Makes the rows of windows that are used for the first time, in the order of `units`, which is that of their bytes.
+pub(in crate::intents) async fn make_windows(
+    conn: impl PgExecutor<'_>,
+    agent: AgentId,
+    units: &[String],
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO spending_windows (agent_id, spend_group)
          SELECT $1, unit FROM unnest($2::text[]) WITH ORDINALITY AS u (unit, place) ORDER BY place ON CONFLICT DO NOTHING",
     )
     .bind(agent)
     .bind(units)
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    lock_existing(conn, agent, units).await?;
     Ok(())
 }
 
+/// One row for each of an agent's windows in a list, while a further condition is true; locked in the order of their units' bytes.
+macro_rules! locked_windows {
+    ($agent:literal, $units:literal, $and:literal) => {
+        concat!(
+            "SELECT 1 FROM spending_windows WHERE agent_id = ",
+            $agent,
+            " AND spend_group = ANY(",
+            $units,
+            ") ",
+            $and,
+            " ORDER BY spend_group COLLATE \"C\" FOR UPDATE"
+        )
+    };
+}
+pub(super) use locked_windows;
+
 async fn lock_existing(conn: &mut PgConnection, agent: AgentId, units: &[String]) -> Result<u64, sqlx::Error> {
-    let locked = sqlx::query(
-        "SELECT 1 FROM spending_windows WHERE agent_id = $1 AND spend_group = ANY($2) ORDER BY spend_group COLLATE \"C\" FOR UPDATE",
-    )
-    .bind(agent)
-    .bind(units)
-    .execute(conn)
-    .await?;
+    let locked = sqlx::query(locked_windows!("$1", "$2", "")).bind(agent).bind(units).execute(conn).await?;
     Ok(locked.rows_affected())
 }
 
-/// A window as it is after ageing.
+/// A window's sums, and how far it is aged.
 #[derive(Clone, Copy, Debug)]
 pub struct Aged {
     /// The sums.
@@ -99,7 +119,11 @@ pub async fn age_windows(
         .collect()
 }
 
-/// Ages out what has piled up in all windows, in small transactions, so that a request need not unless its limit depends on it.
+/// Ages out what has piled up in all windows, in small transactions, so that a request need not unless its limit depends on it. One window's
+/// trouble (a lock that is not had in time) keeps no other waiting.
+///
+/// # Errors
+/// When the database is not there.
 pub async fn age_all_windows(pool: &PgPool) -> Result<(), sqlx::Error> {
     let due: Vec<(AgentId, String)> = sqlx::query_as(
         "SELECT agent_id, spend_group FROM spending_windows w WHERE EXISTS (
@@ -110,15 +134,27 @@ pub async fn age_all_windows(pool: &PgPool) -> Result<(), sqlx::Error> {
     .await?;
     for (agent, unit) in due {
         let unit = [unit];
-        let mut more = true;
-        while more {
-            let mut tx = begin_t1(pool).await?;
-            lock_windows(&mut tx, agent, &unit).await?;
-            more = age_windows(&mut tx, agent, &unit).await?.values().any(|aged| aged.more);
-            tx.commit().await?;
+        loop {
+            let tx = begin_t1(pool).await?;
+            match age_once(tx, agent, &unit).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(%agent, window = unit[0], %error, "a spending window was not aged: it is in a minute");
+                    break;
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Whether there is more to age out.
+async fn age_once(mut tx: Transaction<'_, Postgres>, agent: AgentId, unit: &[String]) -> Result<bool, sqlx::Error> {
+    lock_windows(&mut tx, agent, unit).await?;
+    let more = age_windows(&mut tx, agent, unit).await?.values().any(|aged| aged.more);
+    tx.commit().await?;
+    Ok(more)
 }
 
 /// An intent's entry in one window.

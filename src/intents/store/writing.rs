@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::super::authorise::HeldClaim;
 use super::super::nonce::Taken;
 use super::super::parse::Kind;
+use super::claims::complete_claims;
 use super::{Entry, signed};
 use crate::chain::tx::{Fees, SignedTx, UnsignedTx};
 use crate::ids::{AgentId, AttemptId, IntentId, KeyId, OrgId, SimulationId};
@@ -181,10 +182,8 @@ pub(in crate::intents) async fn insert_signed(
                     last_stamp = greatest(w.last_stamp, s.stamp)
              FROM unnest($35::text[], $36::numeric[], $37::numeric[], $38::timestamptz[]) AS s (unit, value_sum_wei, fee_sum_wei, stamp)
              WHERE w.agent_id = $2 AND w.spend_group = s.unit
-         )
-         UPDATE idempotency i SET state = 'completed', intent_id = c.intent
-         FROM unnest($39::bytea[], $40::uuid[], $41::uuid[]) AS c (hash, token, intent)
-         WHERE i.agent_id = $2 AND i.key_hash = ANY($39) AND i.key_hash = c.hash AND i.claim = c.token AND i.state = 'in_flight'"
+         ) ",
+        complete_claims!("$2", "$39", "$40", "$41")
     ));
     let completed = bind_intents(query, &first.new, &intents)
         .bind(all.iter().map(|one| signed(one.nonce)).collect::<Vec<_>>())

@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::harness::stack::Stack;
+use crate::harness::stack::{Agent, Stack, pay, text, until};
 
 fn members(body: &Value) -> BTreeSet<&str> {
     body.as_object().unwrap().keys().map(String::as_str).collect()
@@ -132,4 +133,34 @@ async fn threat_26_every_wrong_credential_gets_the_same_reply() {
     }
     assert_eq!(replies.len(), 1, "{replies:#?}");
     assert_eq!(replies.first().unwrap().0, 401);
+}
+
+#[tokio::test]
+async fn threat_25_a_token_that_is_revoked_while_an_intent_is_under_way_signs_nothing() {
+    let stack = Stack::start().await;
+    let agent = stack.agent(json!({})).await;
+    let sent = agent.submit(pay("0.1")).await.expect(201);
+    agent.settled(&text(&sent, "id")).await;
+    let key = json!({"api_key": agent.api_key});
+    let body = stack.owner.by(None).post("/v1/auth/agent-token", &key).await.expect(200);
+    let by_token = Agent { client: stack.owner.by(body["access_token"].as_str()), ..agent.clone() };
+    by_token.submit_with_key("before", pay("0.1")).await.expect(201);
+    stack.assert_settled("base", agent.signer, 0, 2).await;
+
+    let mut held = stack.db.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM spending_windows FOR UPDATE").execute(&mut *held).await.unwrap();
+    let under_way = tokio::spawn({
+        let by_token = by_token.clone();
+        async move { by_token.submit(pay("0.1")).await }
+    });
+    until(Duration::from_secs(20), "the intent waits for its window", async || {
+        stack.count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await > 0
+    })
+    .await;
+    by_token.client.delete("/v1/auth/token").await.expect(204);
+    held.rollback().await.unwrap();
+    let detail = under_way.await.unwrap().refused(403);
+    assert!(detail.contains("rotated or revoked"), "{detail}");
+    assert_eq!(stack.count("SELECT count(*) FROM intents").await, 2);
+    agent.submit(pay("0.1")).await.expect(201);
 }

@@ -148,3 +148,24 @@ async fn a_lane_holds_so_many_unmined_transactions_and_no_more_also_when_they_co
     assert_eq!(taken, 3);
     assert_eq!(stack.count("SELECT count(*) FROM slots").await, 3);
 }
+
+/// Two windows for each intent, of which none has a row yet: they are made by whoever comes first, in one order.
+#[tokio::test]
+async fn threat_04_limits_are_exact_where_parallel_requests_use_their_windows_for_the_first_time() {
+    let stack = stack_of(2).await;
+    let agent = stack.agent(json!({"tx_daily_limit_eth": "1", "tx_max_per_day": 5})).await;
+    assert_eq!(stack.count("SELECT count(*) FROM spending_windows").await, 0);
+    let replies = all_at_once(&stack, std::slice::from_ref(&agent), 20, &pay("0.1")).await;
+    for (status, body) in replies.iter().filter(|(status, _)| *status != 201) {
+        assert_eq!(*status, 403, "{body}");
+        assert!(body["detail"].as_str().unwrap().contains("tx_max_per_day 5"), "{body}");
+    }
+    stack.assert_settled("base", agent.signer, 0, 5).await;
+    let sums: Vec<(String, Wei)> =
+        sqlx::query_as("SELECT spend_group, value_sum_wei FROM spending_windows ORDER BY spend_group COLLATE \"C\"")
+            .fetch_all(&stack.db)
+            .await
+            .unwrap();
+    let half = Wei::from_units("0.5").unwrap();
+    assert_eq!(sums, [("count:all".to_owned(), Wei::from(5u64)), ("eth".to_owned(), half)]);
+}

@@ -342,3 +342,18 @@ async fn i2_our_own_no_op_is_committed_before_it_is_sent() {
     assert_eq!(agent.settled(&text(&signed, "id")).await["receipt_status"], "cancelled");
     until(SOON, "both are mined", async || held.stack.chain().nonce(agent.signer).await == 2).await;
 }
+
+/// No foreign key keeps them: what others name is kept by itself.
+#[tokio::test]
+async fn rows_that_others_name_are_never_deleted() {
+    let stack = Stack::start().await;
+    let agent = stack.agent(json!({})).await;
+    let sent = agent.submit(pay("0.1")).await.expect(201);
+    agent.settled(&text(&sent, "id")).await;
+    for table in ["organisations", "agents", "signing_keys", "lanes", "intents", "slots", "spending_windows"] {
+        for statement in [format!("DELETE FROM {table}"), format!("TRUNCATE {table} CASCADE")] {
+            let refused = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&stack.db).await.unwrap_err();
+            assert!(refused.to_string().contains(&format!("rows of {table} are never deleted")), "{refused}");
+        }
+    }
+}

@@ -44,16 +44,18 @@ async fn simulation_is_required_where_the_organisation_or_the_installation_says_
     platform(false).await;
     org(false).await;
 
-    // Switched on after an intent was checked and before it is signed: its window is held meanwhile.
+    // Switched on after an intent was checked and before it is signed: its window is held meanwhile, or a row that it waits for in a statement
+    // that reads settings too.
     let of_it = "SELECT count(*) FROM intents WHERE value_wei = 200000000000000";
-    for by_platform in [true, false] {
+    for (rows, by_platform) in [("spending_windows", true), ("spending_windows", false), ("agents", true)] {
         let mut held = stack.db.begin().await.unwrap();
-        sqlx::query("SELECT 1 FROM spending_windows FOR UPDATE").execute(&mut *held).await.unwrap();
+        let hold = format!("SELECT 1 FROM {rows} FOR UPDATE");
+        sqlx::query(sqlx::AssertSqlSafe(hold)).execute(&mut *held).await.unwrap();
         let under_way = tokio::spawn({
             let agent = elsewhere.clone();
             async move { agent.submit_with_key("under way", pay("0.0002")).await }
         });
-        until(Duration::from_secs(20), "the intent waits for its window", async || {
+        until(Duration::from_secs(20), "the intent waits", async || {
             stack.count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await > 0
         })
         .await;

@@ -24,7 +24,7 @@ const LIMIT: u8 = 1;
 pub struct Rules {
     /// T1 first asks, and holds, whether the idempotency claim is still this run's (`commit`, step 1).
     pub claim_is_asked: bool,
-    /// The window is locked by one statement and summed by a later one (`store::lock_windows`, `store::age_windows`).
+    /// The window is locked by one statement and summed by a later one (`store::hold`, `store::hold_rights`).
     pub sum_is_a_later_statement: bool,
     /// Window before lane, always (the lock order).
     pub lock_order: bool,
