@@ -83,15 +83,24 @@ async fn an_intent_is_a_trace_with_its_stages_and_nothing_secret() {
     let intents = named("intent");
     assert_eq!(intents.len(), 3);
     let parent = |span: &Span| spans.iter().find(|other| other.span_id == span.parent_span_id);
+    let mut begun = Vec::new();
     for intent in &intents {
         let http = parent(intent).expect("a request's");
         assert!(http.name == "http" && http.trace_id == intent.trace_id);
         let stages = spans.iter().filter(|span| span.parent_span_id == intent.span_id);
         let stages: Vec<&str> = stages.map(|span| &*span.name).collect();
-        for stage in ["authorise", "key", "check", "turn", "begin", "windows", "sign", "commit", "broadcast"] {
-            assert_eq!(stages.iter().filter(|name| **name == stage).count(), 1, "{stage}: {stages:?}");
+        let count = |stage: &str| stages.iter().filter(|name| **name == stage).count();
+        for stage in ["authorise", "key", "check", "turn", "sign", "commit", "broadcast"] {
+            assert_eq!(count(stage), 1, "{stage}: {stages:?}");
         }
+        begun.push([count("begin"), count("windows")]);
     }
+    begun.sort_unstable();
+    assert_eq!(
+        begun,
+        [[1, 1], [1, 1], [2, 2]],
+        "the agent's window was made for its first intent, which then began again"
+    );
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let callers: Vec<_> = intents.iter().map(|intent| hex(&parent(intent).unwrap().parent_span_id)).collect();
     assert_eq!(callers.iter().filter(|caller| *caller == span).count(), 1, "{callers:?}");
