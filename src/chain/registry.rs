@@ -169,6 +169,10 @@ impl Chains {
     }
 }
 
+/// A node whose newest block is older than this, and than so many blocks, stands still: it is asked when there is no other.
+const STANDS_STILL_MIN: Duration = Duration::from_secs(120);
+const STANDS_STILL_BLOCKS: u32 = 20;
+
 /// One chain and its nodes, as they were when somebody asked.
 #[derive(Debug)]
 pub struct Chain {
@@ -223,26 +227,32 @@ impl Chain {
     }
 
     /// A node that has said that it serves this chain: asked before the first use and again after any failure or new connection. The
-    /// first in order that did not just fail. Takes no lock; waits for this chain's nodes only, at most `rpc_deadline_ms` for each. All
+    /// first in order that did not just fail and does not stand still, if any is such. Takes no lock; waits for this chain's nodes only, at most `rpc_deadline_ms` for each. All
     /// that belongs together should be asked of the one that is returned.
     ///
     /// # Errors
     /// [`ChainUnavailable`], as a sentence for the caller of the API.
     pub async fn rpc(&self) -> Result<&Rpc, ChainUnavailable> {
         // One that failed is asked in the background whether it is back, so that no request waits for it.
+        // One that answers may stand still, which only shows when its newest block is looked at.
         if self.nodes.len() > 1 {
-            for node in self.nodes.iter().filter(|node| node.is_down_and_due()) {
-                let node = Arc::clone(node);
-                tokio::spawn(async move { node.ensure_verified().await });
+            for node in &self.nodes {
+                if node.is_down_and_due() || node.is_due_for_probe() {
+                    let node = Arc::clone(node);
+                    tokio::spawn(async move { node.probe().await });
+                }
             }
         }
         self.first_of(self.nodes.iter()).await
     }
 
     async fn first_of<'a>(&self, nodes: impl Iterator<Item = &'a Arc<Rpc>>) -> Result<&'a Rpc, ChainUnavailable> {
-        let (down, up): (Vec<_>, Vec<_>) = nodes.partition(|node| node.is_down());
+        // By the clock, not by each other: one that invents blocks ahead of the others must not come first for that.
+        let bound =
+            STANDS_STILL_MIN.max(Duration::from_millis(self.spec().block_time_ms).saturating_mul(STANDS_STILL_BLOCKS));
+        let (last, first): (Vec<_>, Vec<_>) = nodes.partition(|node| node.is_down() || node.is_behind(bound));
         let mut why = None;
-        for node in up.into_iter().chain(down) {
+        for node in first.into_iter().chain(last) {
             match node.ensure_verified().await {
                 Ok(()) => return Ok(node),
                 Err(error) => why = Some(error),

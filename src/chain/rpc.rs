@@ -20,6 +20,8 @@ use crate::telemetry::story::SPANS;
 
 /// How long a node that failed is passed by, where there is another.
 const REST: Duration = Duration::from_secs(15);
+/// How often a node is asked for its newest block, where there is another.
+const PROBE_EVERY: Duration = Duration::from_secs(30);
 /// What a node lacks that answers a batch as one call.
 const BATCHES: &str = "JSON-RPC batches";
 /// Most calls that go out in one HTTP request.
@@ -39,6 +41,8 @@ pub struct Rpc {
     failed_at: Mutex<Option<Instant>>,
     /// The time of the newest block that it told [`Rpc::probe`] of, in seconds since 1970; 0: none.
     head_time_s: AtomicU64,
+    /// When it was last to be asked for that.
+    probed_at: Mutex<Option<Instant>>,
     /// What this node was found to have (true) or to lack. Forgotten when the node is verified anew.
     found: Mutex<BTreeMap<&'static str, bool>>,
 }
@@ -85,6 +89,7 @@ impl Rpc {
             verified: AtomicU64::new(0),
             failed_at: Mutex::default(),
             head_time_s: AtomicU64::new(0),
+            probed_at: Mutex::default(),
             found: Mutex::default(),
         })
     }
@@ -111,6 +116,22 @@ impl Rpc {
     #[must_use]
     pub fn head_time_s(&self) -> Option<u64> {
         Some(self.head_time_s.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    }
+
+    /// Whether the newest block that it was found to know is older than this: it answers, and stands still.
+    pub(super) fn is_behind(&self, bound: Duration) -> bool {
+        let now = crate::clock::now().unix_timestamp().unsigned_abs();
+        self.head_time_s().is_some_and(|time| time.saturating_add(bound.as_secs()) < now)
+    }
+
+    /// Whether its newest block was not asked for in a while: true for one of those who ask, who is to [`Rpc::probe`] it.
+    pub(super) fn is_due_for_probe(&self) -> bool {
+        let mut probed_at = self.probed_at.lock();
+        let due = probed_at.is_none_or(|at| at.elapsed() >= PROBE_EVERY);
+        if due {
+            *probed_at = Some(Instant::now());
+        }
+        due
     }
 
     /// Whether it is down and has rested: true for one of those who ask, who is to find out whether it is back.

@@ -7,6 +7,7 @@ use super::error::IntentError;
 use super::guardrails::{self, Facts, Seen};
 use super::lanes::Lane;
 use super::parse::{self, Request};
+use super::shown;
 use super::store::{self, Claim, IntentRow};
 use crate::access::{Actor, Principal, SecretPath};
 use crate::agents::{self, Agent};
@@ -164,7 +165,7 @@ pub async fn claim(
             let claim = Some(HeldClaim { key_hash, token });
             Ok(Claimed::Ours(Box::new(ClaimedRequest { authorised, claim })))
         }
-        Claim::Done(id) => match store::intent(&mut *conn, agent, id).await? {
+        Claim::Done(id) => match shown::intent(conn, agent, id).await? {
             Some(row) => Ok(Claimed::Replay(Box::new(row))),
             None => Err(IntentError::NotFound("the transaction of this Idempotency-Key is gone".to_owned())),
         },

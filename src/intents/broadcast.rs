@@ -17,9 +17,9 @@ use super::guardrails::{self, Facts, Seen};
 use super::lanes::Lane;
 use super::state::SlotState;
 use super::store::{self, IntentRow, ToSend};
-use crate::agents;
+use crate::agents::{self, Agent};
 use crate::app::App;
-use crate::chain::{Chain, Rpc, SendOutcome, SignedTx};
+use crate::chain::{Chain, Rpc, SendOutcome, SignedTx, UnsignedTx};
 use crate::db::DbError;
 use crate::ids::IntentId;
 use crate::money::Wei;
@@ -34,6 +34,8 @@ const SHARED: Duration = Duration::from_millis(50);
 pub(super) enum Sent {
     /// A node has them.
     Taken,
+    /// A node does not want them, because the nonce is used or for reasons of its own; what it said. They are sent again.
+    Refused(String),
     /// A node has them not, or that is not known; why. They are sent again.
     NotYet(String),
     /// They were not sent: something holds them back; what.
@@ -110,17 +112,22 @@ async fn look_anew(app: &App, chain: &Chain, tx_hash: B256) -> Result<Look, DbEr
     Ok(Look::Bytes(raw.into()))
 }
 
-/// What the agent's rules, as they are now, say against a payment that they allowed when it was signed: whom it pays, what it calls, how
-/// much it moves. Its fees stay as they were allowed, and what it takes of the limits is reserved.
+/// What the agent's rules, as they are now, say against an intent's payment.
 async fn why_forbidden(app: &App, chain: &Chain, intent: IntentId) -> Result<Option<String>, DbError> {
     let mut conn = app.db.acquire().await?;
     let Some((agent_id, tx)) = store::signed_tx(&mut conn, intent).await? else { return Ok(None) };
     let Some(agent) = agents::store::any(&mut conn, agent_id).await? else { return Ok(None) };
+    Ok(forbids(&agent, &chain.spec().name, &tx))
+}
+
+/// What an agent's rules say against a payment that they allowed once: whom it pays, what it calls, how much it moves. Its fees stay as they
+/// were allowed, and what it takes of the limits is reserved.
+pub(super) fn forbids(agent: &Agent, chain: &str, tx: &UnsignedTx) -> Option<String> {
     let calls = calldata::read(tx.to, tx.value.0, &tx.data);
-    let facts = Facts { gas: None, ..Facts::of(&chain.spec().name, &tx, Wei::ZERO, &calls, Seen::Later) };
+    let facts = Facts { gas: None, ..Facts::of(chain, tx, Wei::ZERO, &calls, Seen::Later) };
     let broken = guardrails::check(&agent.guardrails, &facts);
     let texts: Vec<String> = broken.iter().map(ToString::to_string).collect();
-    Ok((!texts.is_empty()).then(|| texts.join("; ")))
+    (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 /// Sends the bytes of a submit, and records what came of it. The bytes of a sign-only intent are never sent by us; they are given out only
@@ -141,7 +148,7 @@ pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
             slot.state = SlotState::Broadcast;
             slot.broadcast_at = Some(crate::clock::now());
         }
-        Sent::NotYet(why) => {
+        Sent::Refused(why) | Sent::NotYet(why) => {
             slot.error_message = Some(why.clone());
             // While a node was waited for, a human may have frozen or cancelled it.
             match Outgoing::stored(slot.tx_hash).look(app, &chain).await {
@@ -224,7 +231,7 @@ async fn send_to_all(app: &Arc<App>, chain: &Arc<Chain>, nodes: &[Arc<Rpc>], out
         match answered {
             Ok(Sent::Taken) => return Sent::Taken,
             // What one of them says that was asked later counts more than that another did not answer.
-            Ok(Sent::NotYet(_)) if worst.is_some() => {}
+            Ok(Sent::NotYet(_) | Sent::Refused(_)) if worst.is_some() => {}
             Ok(sent) => worst = Some(sent),
             Err(panicked) => tracing::error!(chain = %chain.spec().name, error = %panicked, "a broadcast fell over"),
         }
@@ -252,7 +259,7 @@ fn told(outcome: SendOutcome) -> Sent {
         SendOutcome::Accepted | SendOutcome::AlreadyKnown => Sent::Taken,
         // The nonce is used: by these bytes, or by others. Receipts tell.
         SendOutcome::NonceTooLow => {
-            Sent::NotYet("the node says that the nonce is used; looking for the receipt".to_owned())
+            Sent::Refused("the node says that the nonce is used; looking for the receipt".to_owned())
         }
         SendOutcome::Underpriced => Sent::NotYet(
             "the node holds another transaction for this nonce that pays more; looking for its receipt".to_owned(),
@@ -261,7 +268,7 @@ fn told(outcome: SendOutcome) -> Sent {
             Sent::NotYet("the key's balance is too low: it is sent again until there is enough".to_owned())
         }
         SendOutcome::Rejected(message) => {
-            Sent::NotYet(format!("the node refused it, it will be sent again: {message}"))
+            Sent::Refused(format!("the node refused it, it will be sent again: {message}"))
         }
         SendOutcome::Unknown(message) => {
             Sent::NotYet(format!("the node did not answer, the same bytes will be sent again: {message}"))
@@ -273,7 +280,9 @@ fn told(outcome: SendOutcome) -> Sent {
 pub(super) async fn record(app: &Arc<App>, lane: Lane, nonce: u64, sent: &Sent) {
     let written = match sent {
         Sent::Taken => store::mark_sent(&app.db, lane, nonce).await,
-        Sent::NotYet(why) | Sent::Unasked(why) => store::mark_not_sent(&app.db, lane, nonce, why).await,
+        Sent::Refused(why) | Sent::NotYet(why) | Sent::Unasked(why) => {
+            store::mark_not_sent(&app.db, lane, nonce, why).await
+        }
         Sent::Held(_) | Sent::Superseded => Ok(()),
     };
     if let Err(error) = written {

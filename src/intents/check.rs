@@ -74,7 +74,7 @@ pub struct NonceView {
     pub pending: u64,
     /// `eth_getTransactionCount(latest)`: below it every nonce is used.
     pub latest: u64,
-    /// As much of `latest` as a second node says too, where there is one and it matters: what is far ahead of our rows.
+    /// As much of `latest` as a second node says too, where there is one and it matters: what is ahead of our rows.
     pub agreed: u64,
     /// The block at which it was read.
     pub block: u64,
@@ -169,13 +169,14 @@ async fn read_from(app: &App, chain: &Chain, rpc: &Rpc, request: &Request, lane:
     Ok(Reads { nonce: NonceView { pending, latest, agreed, block: head.number }, quote, balance, head, gas })
 }
 
-/// A count far ahead of our rows freezes the lane, so where there is a second node it must say so too.
+/// A count far ahead of our rows freezes the lane, and the first use of a key begins there, so where there is a second node it must say so
+/// too.
 async fn agreed(app: &App, chain: &Chain, rpc: &Rpc, lane: Lane, latest: u64) -> Result<u64, IntentError> {
     if chain.node_count() < 2 {
         return Ok(latest);
     }
     let ours = store::next_nonce(&mut *app.db.acquire().await?, lane).await?;
-    if ours.is_none_or(|ours| latest <= ours) {
+    if latest <= ours.unwrap_or_default() {
         return Ok(latest);
     }
     let second = match chain.second(rpc).await {

@@ -32,11 +32,14 @@ pub(super) async fn exclusive_key(
     store::exclusive_key_of(conn, lane.address, app.config.intents.exclusive_keys, AGENT_KEYS).await
 }
 
-/// A transaction of ours lost its nonce to somebody else, finally. Where nobody else should have the key, its lane waits.
+/// A transaction of ours has lost its nonce to somebody else, which is about to be final. Where nobody else should have the key, its lane waits.
 pub(super) async fn freeze_if_exclusive(app: &App, spec: &ChainSpec, slot: &OpenSlot) -> Result<(), DbError> {
     let mut tx = store::begin_t1(&app.db).await?;
     let Some(key) = exclusive_key(app, &mut tx, slot.lane).await? else { return Ok(()) };
     let row = store::lock_lane(&mut tx, slot.lane).await?;
+    if row.frozen_reason.is_some() {
+        return Ok(());
+    }
     let reason = format!(
         "nonce {} was used by a transaction that is not ours, and nobody else should have this key on {}",
         slot.nonce, spec.name
@@ -146,6 +149,11 @@ pub async fn resume(
     let rpc = chain.rpc().await.map_err(|error| could_not(&error))?;
     let (latest, pending) =
         tokio::try_join!(rpc.latest_nonce(address), rpc.pending_nonce(address)).map_err(|error| could_not(&error))?;
+    // Whoever goes on where only one node is has nonces left out before it.
+    let latest = match chain.second(rpc).await.map_err(|error| could_not(&error))? {
+        Some(second) => second.latest_nonce(address).await.map_err(|error| could_not(&error))?.min(latest),
+        None => latest,
+    };
     let (least, most) = (ours.max(latest), ours.max(latest).max(pending));
     let next = next.unwrap_or(least);
     if !(least..=most).contains(&next) {

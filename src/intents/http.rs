@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 
 use super::api;
 use super::parse::Kind;
-use super::{IntentError, Submitted, store, view};
+use super::{IntentError, Submitted, shown, view};
 use crate::access::http::{Ids, require};
 use crate::access::{Action, Actor, Principal};
 use crate::agents;
@@ -144,7 +144,7 @@ async fn get_one(
     let agent_id = readable_agent(&app, &principal, &agent_id).await?;
     let missing = || Problem::not_found("no such transaction");
     let id: IntentId = transaction_id.parse().map_err(|_| missing())?;
-    let row = store::intent(&app.db, agent_id, id).await?.ok_or_else(missing)?;
+    let row = shown::intent(&mut *app.db.acquire().await?, agent_id, id).await?.ok_or_else(missing)?;
     Ok(Json(view::transaction(&row, query.with_signed_tx())).into_response())
 }
 
@@ -171,7 +171,7 @@ async fn list(
         Some(_) => return Err(Problem::bad_request(format!("limit: must be from 1 to {PAGE_MAX}"))),
     };
     let after = query.cursor.as_deref().map(cursor_from).transpose()?;
-    let mut rows = store::intents(&app.db, agent_id, after, limit + 1).await?;
+    let mut rows = shown::intents(&mut *app.db.acquire().await?, agent_id, after, limit + 1).await?;
     let more = pages::cut(&mut rows, limit);
     let with_signed_tx = query.get.with_signed_tx();
     let transactions: Vec<_> = rows.iter().map(|row| view::transaction(row, with_signed_tx)).collect();

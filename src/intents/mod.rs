@@ -19,6 +19,7 @@ pub mod parse;
 mod proposed;
 mod refuse;
 pub mod replace;
+mod shown;
 pub mod simulation;
 pub mod state;
 pub mod store;

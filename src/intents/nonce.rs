@@ -64,7 +64,7 @@ pub(super) async fn take(
     let mined = views().map(|view| view.latest).min().unwrap_or_default();
     // A lane that we use for the first time starts at what is mined: what was before is not ours, and what the node has in its pool,
     // or only says to have, is stepped over below like anybody else's, so that no gap stays open.
-    let ours = row.next_nonce.unwrap_or(latest);
+    let ours = row.next_nonce.unwrap_or(agreed);
     // A pool may be behind the blocks of its own node.
     let floor = ours.max(pending).max(latest);
     let bound = app.config.intents.nonce_gap_max;

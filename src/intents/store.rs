@@ -29,7 +29,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 pub use claims::*;
 pub(crate) use holds::held;
-pub use holds::{ToSend, held_before, note_rule_hold, to_send};
+pub use holds::{ToSend, held_before, note_rule_hold, to_send, words_of_rules};
 pub use intents::*;
 pub use lanes::*;
 pub use peek::*;

@@ -12,7 +12,9 @@ use crate::clock::rfc3339;
 pub fn status(row: &IntentRow) -> &'static str {
     let Some(slot) = &row.slot else { return "simulation_failed" };
     match (slot.state, slot.outcome) {
-        (SlotState::Final, Some(Outcome::Reverted | Outcome::Cancelled | Outcome::Foreign)) => "failed",
+        (SlotState::Final, Some(Outcome::Reverted | Outcome::Cancelled | Outcome::Foreign))
+        // Its nonce came out to be unused, and is being closed.
+        | (SlotState::Foreign, Some(Outcome::Foreign)) => "failed",
         _ if row.sign_only => "sign_only",
         (SlotState::Signed | SlotState::Foreign, _) => "signed",
         (SlotState::Broadcast | SlotState::Mined | SlotState::Final, _) => "broadcast",

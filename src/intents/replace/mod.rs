@@ -22,6 +22,7 @@ use super::broadcast;
 use super::error::IntentError;
 use super::lanes::Lane;
 use super::parse;
+use super::shown;
 use super::store::{self as rows, Claim, IntentRow};
 use crate::access::{Actor, Principal};
 use crate::app::App;
@@ -125,7 +126,7 @@ async fn claim(app: &App, wish: &Wish<'_>, text: &[u8]) -> Result<Result<HeldCla
 }
 
 async fn row(app: &App, agent_id: AgentId, id: IntentId) -> Result<IntentRow, IntentError> {
-    let found = rows::intent(&app.db, agent_id, id).await?;
+    let found = shown::intent(&mut *app.db.acquire().await?, agent_id, id).await?;
     found.ok_or_else(|| IntentError::NotFound("no such transaction".to_owned()))
 }
 

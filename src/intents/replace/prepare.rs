@@ -80,11 +80,7 @@ async fn prepare_within(
     claim: Option<HeldClaim>,
 ) -> Result<Replacement, IntentError> {
     let spec = chain.spec();
-    let is_noop = match reason {
-        Reason::Cancel | Reason::Close => true,
-        Reason::Bump => target.standing.is_noop || target.owner.is_none(),
-        Reason::SpeedUp => false,
-    };
+    let is_noop = rules::signs_noop(reason, &target.standing);
     let by_agent = matches!(by, By::Principal(_)) && !by.is_human();
     let governed = !is_noop || (reason == Reason::Cancel && by_agent);
     let (key, agent) = whose(app, &target).await?;
@@ -176,7 +172,7 @@ fn choose_fees(
         (None, _) => fresh()?,
         // Bytes that we do not send, or that no node is known to have, may be in no pool: at the ceiling, the no-op is tried all the same.
         (Some(_), Reason::Cancel | Reason::Close)
-            if target.standing.sign_only || target.standing.state == SlotState::Signed =>
+            if target.standing.sign_only || matches!(target.standing.state, SlotState::Signed | SlotState::Foreign) =>
         {
             fees::noop_fees(before, fresh()?, ceilings.chain_wei.min(ceilings.agent_wei.unwrap_or(u128::MAX)))
         }

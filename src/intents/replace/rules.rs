@@ -114,13 +114,7 @@ pub fn may(reason: Reason, slot: &Standing) -> Result<Verdict, String> {
         }
         _ => {}
     }
-    let is_noop = match reason {
-        Reason::Cancel | Reason::Close => true,
-        // Nobody's nonce has no payment.
-        Reason::Bump => slot.is_noop || slot.state == SlotState::Foreign,
-        Reason::SpeedUp => false,
-    };
-    match is_noop {
+    match signs_noop(reason, slot) {
         true if slot.noops >= NOOPS_MAX => {
             Err(format!("nonce {nonce} has {NOOPS_MAX} signed no-ops already: one of its attempts will be mined"))
         }
@@ -128,6 +122,17 @@ pub fn may(reason: Reason, slot: &Standing) -> Result<Verdict, String> {
             "nonce {nonce} has {ATTEMPTS_MAX} signed attempts already: one of them will be mined, or it is cancelled"
         )),
         _ => Ok(Verdict::Replace),
+    }
+}
+
+/// Whether it is a no-op that is signed.
+#[must_use]
+pub fn signs_noop(reason: Reason, slot: &Standing) -> bool {
+    match reason {
+        Reason::Cancel | Reason::Close => true,
+        // Nobody's nonce has no payment, and one that was called failed is not made any more.
+        Reason::Bump => slot.is_noop || slot.state == SlotState::Foreign,
+        Reason::SpeedUp => false,
     }
 }
 

@@ -127,8 +127,12 @@ pub async fn lock_unchanged(conn: &mut PgConnection, target: &Target) -> Result<
             .bind(key.2)
             .fetch_one(conn)
             .await?;
-    // That a node has taken its bytes meanwhile changes nothing.
-    let open = matches!(state, Some(SlotState::Signed | SlotState::Broadcast | SlotState::Foreign));
+    // That a node has taken its bytes meanwhile changes nothing; that its payment was called failed does.
+    let open = match state {
+        Some(SlotState::Signed | SlotState::Broadcast) => target.standing.state != SlotState::Foreign,
+        Some(SlotState::Foreign) => target.standing.state == SlotState::Foreign,
+        _ => false,
+    };
     Ok(open && latest == target.latest)
 }
 

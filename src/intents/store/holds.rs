@@ -46,6 +46,11 @@ pub(super) fn words(held: &str, sign_only: bool) -> String {
     format!("{what}, because its {held}. A human can cancel it")
 }
 
+/// For people: why the agent's rules hold a payment back.
+pub fn words_of_rules(why: &str) -> String {
+    words(&format!("agent's guardrails forbid it by now, until they are changed: {why}"), false)
+}
+
 /// What may be done with an attempt's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToSend {
@@ -60,7 +65,7 @@ pub enum ToSend {
     },
     /// They may not, while something of it is frozen or its agent signs nothing; what.
     Held(String),
-    /// A later attempt of ours is to take the nonce: who has not sent these sends them no more.
+    /// A later attempt of ours is to take the nonce, or the payment was called failed: who has not sent these sends them no more.
     Superseded,
 }
 
@@ -73,7 +78,7 @@ pub async fn to_send(pool: &PgPool, tx_hash: B256) -> Result<ToSend, sqlx::Error
                 CASE WHEN h.held IS NULL AND NOT l.superseded THEN a.raw END AS raw
          FROM attempts a JOIN slots s ON s.chain_id = a.chain_id AND s.address = a.address AND s.nonce = a.nonce
          LEFT JOIN intents i ON i.id = s.intent_id
-         CROSS JOIN LATERAL (SELECT EXISTS (
+         CROSS JOIN LATERAL (SELECT a.kind = 'intent' AND s.outcome IS NOT DISTINCT FROM 'foreign' OR EXISTS (
              SELECT 1 FROM attempts n WHERE n.chain_id = a.chain_id AND n.address = a.address AND n.nonce = a.nonce AND n.ordinal > a.ordinal
          ) AS superseded) AS l
          CROSS JOIN LATERAL (SELECT ",

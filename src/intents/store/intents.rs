@@ -2,7 +2,7 @@
 
 use alloy::primitives::B256;
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection, PgExecutor, PgPool, Row as _};
+use sqlx::{FromRow, PgConnection, PgExecutor, Row as _};
 use time::OffsetDateTime;
 
 use super::super::parse::Kind;
@@ -174,7 +174,9 @@ const INTENT_COLUMNS: &str = concat!(
             s.confirmations, s.error_message, s.broadcast_at, h.held, w.waits_for, a.tx_hash, n.tx_hash AS noop_tx_hash,
             coalesce(a.gas_price, i.gas_price) AS live_gas_price, coalesce(a.max_fee_per_gas, i.max_fee_per_gas) AS live_max_fee_per_gas,
             coalesce(a.max_priority_fee_per_gas, i.max_priority_fee_per_gas) AS live_max_priority_fee_per_gas,
-            CASE WHEN h.held IS NULL AND (n.tx_hash IS NULL OR s.state = 'final') AND s.outcome IS DISTINCT FROM 'foreign' THEN a.raw END AS raw
+            CASE WHEN h.held IS NULL AND (n.tx_hash IS NULL OR s.state = 'final') AND s.outcome IS DISTINCT FROM 'foreign'
+                  -- Held bytes of which one node says that they are in a block.
+                  AND (s.state <> 'mined' OR s.broadcast_at IS NOT NULL) THEN a.raw END AS raw
      FROM intents i
      LEFT JOIN slots s ON s.intent_id = i.id
      LEFT JOIN LATERAL (
@@ -203,7 +205,7 @@ pub async fn intent(on: impl PgExecutor<'_>, agent: AgentId, id: IntentId) -> Re
 
 /// An agent's intents, newest first, after a keyset position.
 pub async fn intents(
-    pool: &PgPool,
+    on: impl PgExecutor<'_>,
     agent: AgentId,
     after: Option<(OffsetDateTime, IntentId)>,
     limit: i64,
@@ -213,7 +215,7 @@ pub async fn intents(
         "{INTENT_COLUMNS} WHERE i.agent_id = $1 AND ($2::timestamptz IS NULL OR (i.created_at, i.id) < ($2, $3))
          ORDER BY i.created_at DESC, i.id DESC LIMIT $4"
     );
-    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(agent).bind(at).bind(id).bind(limit).fetch_all(pool).await
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(agent).bind(at).bind(id).bind(limit).fetch_all(on).await
 }
 
 /// Whose an intent is, and what was signed for it.

@@ -276,6 +276,10 @@ pub struct LaneState {
     pub held: Option<String>,
 }
 
+/// A key may be in two organisations: what holds the other's payment is not told, but that it does.
+const HELD_ELSEWHERE: &str =
+    "a payment of another organisation that has this key too is held back: only they can send or cancel it";
+
 /// The lanes of an organisation's keys, whatever became of those, in the order of chain and address, after a position.
 pub async fn lanes_of(
     pool: &PgPool,
@@ -287,10 +291,9 @@ pub async fn lanes_of(
         "SELECT l.chain_id, l.address, l.next_nonce, l.frozen_reason, l.frozen_at,
                 (SELECT count(*) FROM slots s WHERE s.chain_id = l.chain_id AND s.address = l.address
                    AND s.state IN ('signed', 'broadcast')) AS depth,
-                (SELECT h.held FROM slots s JOIN intents i ON i.id = s.intent_id CROSS JOIN LATERAL (SELECT ",
+                (SELECT CASE WHEN i.org_id = $1 THEN h.held ELSE '' END FROM slots s JOIN intents i ON i.id = s.intent_id CROSS JOIN LATERAL (SELECT ",
         held!(),
         " AS held) AS h WHERE s.chain_id = l.chain_id AND s.address = l.address AND s.state = 'signed' AND NOT s.sign_only
-                   AND i.org_id = $1
                    AND h.held IS NOT NULL ORDER BY s.nonce LIMIT 1) AS held
          FROM lanes l
          WHERE EXISTS (SELECT 1 FROM signing_keys k WHERE k.org_id = $1 AND k.address = l.address)
@@ -313,7 +316,10 @@ pub async fn lanes_of(
                 next_nonce: unsigned(row.try_get("next_nonce")?),
                 depth: unsigned(row.try_get("depth")?),
                 frozen: reason.zip(at),
-                held: row.try_get::<Option<&str>, _>("held")?.map(|held| words(held, false)),
+                held: row.try_get::<Option<&str>, _>("held")?.map(|held| match held {
+                    "" => HELD_ELSEWHERE.to_owned(),
+                    held => words(held, false),
+                }),
             })
         })
         .collect()

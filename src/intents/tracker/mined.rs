@@ -46,28 +46,22 @@ pub(super) async fn settle(look: &Look<'_>, lane: Lane, latest: u64, slots: &[Op
     let receipt_of = |slot: &OpenSlot| slot.attempts.iter().find_map(|attempt| receipts.get(&attempt.tx_hash));
     let found: Vec<Found<'_>> =
         slots.iter().filter_map(|slot| Some(Found::of(slot, receipt_of(slot)?, look.head.number))).collect();
-    let mut moved = settle_by_receipts(look, lane, &found).await?;
-    let mut deep = None;
-    for slot in slots {
-        match receipt_of(slot) {
-            Some(_) => {}
-            None if slot.state == SlotState::Mined => {
-                tracing::warn!(chain = %look.chain.spec().name, nonce = slot.nonce, "a mined transaction's block is gone: following it again");
-                store::record_reorg(&look.app.db, slot).await?;
-            }
-            None if slot.nonce < latest => {
-                let deep = match deep {
-                    Some(deep) => deep,
-                    None => *deep.insert(deep_count(look, look.rpc, lane).await?),
-                };
-                if slot.nonce < deep {
-                    moved |= maybe_taken_by_others(look, slot).await?;
-                }
-            }
-            None => {}
+    let missing = || slots.iter().filter(|slot| receipt_of(slot).is_none());
+    // What needs nobody's word comes first: an error below ends the look.
+    for slot in missing().filter(|slot| slot.state == SlotState::Mined) {
+        tracing::warn!(chain = %look.chain.spec().name, nonce = slot.nonce, "a mined transaction's block is gone: following it again");
+        store::record_reorg(&look.app.db, slot).await?;
+    }
+    let by_receipts = settle_by_receipts(look, lane, &found).await;
+    let used: Vec<&OpenSlot> = missing().filter(|slot| slot.state != SlotState::Mined && slot.nonce < latest).collect();
+    let mut moved = false;
+    if !used.is_empty() {
+        let deep = deep_count(look, look.rpc, lane).await?;
+        for slot in used.into_iter().filter(|slot| slot.nonce < deep) {
+            moved |= maybe_taken_by_others(look, slot).await?;
         }
     }
-    Ok(moved)
+    by_receipts.map(|news| news | moved)
 }
 
 /// Receipts of all attempts: any of them may have been mined.
@@ -214,7 +208,7 @@ async fn is_agreed(look: &Look<'_>, outcome: Outcome, receipt: &Receipt) -> Resu
 /// our transactions, and that has lasted for as many blocks as make anything final. Whether it was.
 async fn maybe_taken_by_others(look: &Look<'_>, slot: &OpenSlot) -> Result<bool, TrackError> {
     let Look { app, chain, rpc, .. } = look;
-    if knows_any(rpc, slot).await? || !is_long_missing(look, slot).await? || is_taken_again(look, slot).await? {
+    if knows_any(rpc, slot).await? || !is_long_missing(look, slot).await? || may_be_taken(look, slot).await? {
         return Ok(false);
     }
     if let Some(second) = chain.second(rpc).await? {
@@ -225,35 +219,40 @@ async fn maybe_taken_by_others(look: &Look<'_>, slot: &OpenSlot) -> Result<bool,
             return Ok(false);
         }
     }
+    if slot.intent.is_some() {
+        tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
+            "the nonce was used by a transaction that is not ours");
+        // Before the slot is settled: nobody looks at one that is final, and a daemon may end at any time.
+        frozen::freeze_if_exclusive(app, chain.spec(), slot).await?;
+    }
     let settled = store::settle(&app.db, slot, Outcome::Foreign, Event::TakenByOthers, &Aftermath::default()).await?;
     if settled {
         tell_final(look, slot, Outcome::Foreign, None);
     }
-    if settled && slot.intent.is_some() {
-        tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
-            "the nonce was used by a transaction that is not ours");
-        frozen::freeze_if_exclusive(app, chain.spec(), slot).await?;
-    }
     Ok(settled)
 }
 
-/// Whether a node takes the slot's own bytes when they are sent once more: then the nonce is not used, whatever is counted. Who believed a
-/// count that was wrong would call a payment failed that can still be made, and leave a nonce that nothing will ever use.
-async fn is_taken_again(look: &Look<'_>, slot: &OpenSlot) -> Result<bool, TrackError> {
+/// Whether the slot's own bytes, sent once more, are taken, or may be: then the nonce is not used, whatever is counted. Who believed a count
+/// that was wrong would call a payment failed that can still be made.
+async fn may_be_taken(look: &Look<'_>, slot: &OpenSlot) -> Result<bool, TrackError> {
     let Look { app, chain, .. } = look;
     let Some(attempt) = slot.sendable().filter(|_| slot.intent.is_some()) else { return Ok(false) };
     if !store::keep_turn(&app.db, slot.lane.chain_id, app.daemon_id, slot.lane.address, LEASE_S).await? {
         return Ok(true);
     }
     let sent = broadcast::send(app, chain, Outgoing::stored(attempt.tx_hash)).await;
-    let taken = matches!(sent, Sent::Taken);
-    if taken {
-        broadcast::record(app, slot.lane, slot.nonce, &sent).await;
-        store::forget_notice(&app.db, slot.lane, slot.nonce).await?;
-        tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
-            "a node counts the nonce as used, and takes our transaction for it: it stays open");
-    }
-    Ok(taken)
+    Ok(match sent {
+        Sent::Taken => {
+            broadcast::record(app, slot.lane, slot.nonce, &sent).await;
+            store::forget_notice(&app.db, slot.lane, slot.nonce).await?;
+            tracing::warn!(chain = %chain.spec().name, address = %slot.lane.address, nonce = slot.nonce,
+                "a node counts the nonce as used, and takes our transaction for it: it stays open");
+            true
+        }
+        // No answer says nothing, and one about fees or funds is not given for a nonce that is used.
+        Sent::NotYet(_) | Sent::Unasked(_) => true,
+        Sent::Refused(_) | Sent::Held(_) | Sent::Superseded => false,
+    })
 }
 
 /// Whether the receipt of an intent's slot has been missing for as many blocks as make anything final here. Missing now, it is noted.

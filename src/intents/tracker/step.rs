@@ -105,10 +105,12 @@ async fn step_lane(
     }
     let deep_below = look.head.number.saturating_add(2).saturating_sub(chain.spec().confirmations);
     let slots = store::slots_of(&app.db, lane, latest, deep_below, &standing.blocks).await?;
-    let moved = mined::settle(look, lane, latest, &slots.to_settle).await?;
-    if moved && slots.to_settle.len() >= store::TO_SETTLE_MAX {
+    // What cannot be settled (a second node is down, one has no old state) holds up nothing of what waits.
+    let settled = mined::settle(look, lane, latest, &slots.to_settle).await;
+    if matches!(settled, Ok(true)) && slots.to_settle.len() >= store::TO_SETTLE_MAX {
         // There is more than one look takes: another follows at once, after the other lanes'.
         app.tracker.look_again(lane);
     }
-    waiting::tend(look, lane, latest, &slots).await
+    waiting::tend(look, lane, latest, &slots).await?;
+    settled.map(drop)
 }

@@ -1,5 +1,6 @@
 //! The tracker's statements. Settling locks the spending window before the slot, as T1 does.
 
+mod doubts;
 mod settling;
 mod turns;
 
@@ -16,6 +17,7 @@ use crate::chain::{ChainId, Fees};
 use crate::ids::{IntentId, KeyId};
 use crate::money::Wei;
 
+pub use doubts::{forget_notice, has_left_out, notice, open_missing, reopen_foreign};
 pub(super) use settling::{settle, settle_plain};
 pub use turns::{drop_turns, end_turns, keep_turn, open_turns, take_turns};
 
@@ -73,10 +75,17 @@ pub struct OpenSlot {
 }
 
 impl OpenSlot {
-    /// The attempt that we send: the latest, but for bytes that are not ours to send.
+    /// The attempt that we send: the latest, but for bytes that are not ours to send, and a payment that was called failed.
     #[must_use]
     pub fn sendable(&self) -> Option<&AttemptRow> {
-        self.attempts.last().filter(|attempt| attempt.is_noop || !self.sign_only)
+        let may_pay = !self.sign_only && self.state != SlotState::Foreign;
+        self.attempts.last().filter(|attempt| attempt.is_noop || may_pay)
+    }
+
+    /// Whether its payment waits while the chain says that the nonce is used.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.intent.is_some() && self.state != SlotState::Foreign && self.noticed_block.is_some()
     }
 }
 
@@ -247,20 +256,6 @@ async fn attempts_of(pool: &PgPool, lane: Lane, nonces: &[i64]) -> Result<HashMa
     Ok(attempts)
 }
 
-/// Notes where an intent's nonce was first seen used without a receipt of ours.
-pub async fn notice(pool: &PgPool, slot: &OpenSlot, block: u64) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE slots SET noticed_block = $4 WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND noticed_block IS NULL",
-    )
-    .bind(signed(slot.lane.chain_id.0))
-    .bind(slot.lane.address.as_slice())
-    .bind(signed(slot.nonce))
-    .bind(signed(block))
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
 /// Records receipts and how deep they are. Guarded by the state that each slot was seen in: two daemons that do it write the same. What was
 /// seen as only signed may be marked as sent meanwhile by its own request; no further block may come to show the receipt once more. Does
 /// not wait for the disk: what is lost is read from the chain again.
@@ -286,7 +281,7 @@ pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'
          UPDATE slots s SET state = 'mined', outcome = found.outcome, mined_tx_hash = found.tx_hash, block_number = found.block_number,
                 block_hash = found.block_hash, gas_used = found.gas_used, effective_gas_price = found.effective_gas_price,
                 confirmations = found.confirmations, error_message = NULL,
-                noticed_block = CASE WHEN s.intent_id IS NULL THEN s.noticed_block END
+                noticed_block = CASE WHEN s.state = 'foreign' THEN s.noticed_block END
          FROM found JOIN held USING (nonce)
          WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = found.nonce
            AND (s.state = found.seen OR (found.seen = 'signed' AND s.state = 'broadcast'))",
@@ -307,74 +302,12 @@ pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'
     Ok(())
 }
 
-/// Whether any nonce from `latest` to below `next` was left to others as used for good, with none of ours.
-pub async fn left_to_others(pool: &PgPool, lane: Lane, (latest, next): (u64, u64)) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM slots WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND nonce < $4 AND state = 'final'
-                        AND outcome = 'foreign' AND intent_id IS NULL)",
-    )
-    .bind(signed(lane.chain_id.0))
-    .bind(lane.address.as_slice())
-    .bind(signed(latest))
-    .bind(signed(next))
-    .fetch_one(pool)
-    .await
-}
-
-/// What was left to others as used for good, and is not: the nonces from `latest` to below `next` of which there is none of ours. They are open
-/// again, noticed at `head`, and will be closed. Returns how many. What is ours is not made open again: its payment was called failed.
-pub async fn reopen_foreign(
-    pool: &PgPool,
-    lane: Lane,
-    (latest, next): (u64, u64),
-    head: u64,
-) -> Result<u64, sqlx::Error> {
-    let rows = sqlx::query(
-        "WITH held AS MATERIALIZED (
-             SELECT nonce FROM slots
-             WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND nonce < $4 AND state = 'final' AND outcome = 'foreign'
-               AND intent_id IS NULL
-             ORDER BY nonce FOR UPDATE
-         )
-         UPDATE slots s SET state = 'foreign', outcome = NULL, noticed_block = $5
-         FROM held WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = held.nonce",
-    )
-    .bind(signed(lane.chain_id.0))
-    .bind(lane.address.as_slice())
-    .bind(signed(latest))
-    .bind(signed(next))
-    .bind(signed(head))
-    .execute(pool)
-    .await?
-    .rows_affected();
-    Ok(rows)
-}
-
-/// The chain has not used these nonces after all: what was noticed of them is forgotten.
-pub async fn forget_notice(pool: &PgPool, lane: Lane, latest: u64) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "WITH held AS MATERIALIZED (
-             SELECT nonce FROM slots
-             WHERE chain_id = $1 AND address = $2 AND nonce >= $3 AND state <> 'final' AND intent_id IS NOT NULL
-               AND noticed_block IS NOT NULL
-             ORDER BY nonce FOR UPDATE
-         )
-         UPDATE slots s SET noticed_block = NULL FROM held WHERE s.chain_id = $1 AND s.address = $2 AND s.nonce = held.nonce",
-    )
-    .bind(signed(lane.chain_id.0))
-    .bind(lane.address.as_slice())
-    .bind(signed(latest))
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// The receipt's block is gone: the slot waits for a block again, and its bytes are sent at once. What no node was ever known to have is
-/// signed only, as before: what holds it holds it still.
+/// The receipt's block is gone: the slot waits for a block again, and its bytes are sent at once. It is what it was before: nobody's, or of a
+/// payment that was called failed (both were noticed); signed only, where no node was ever known to have it, and what holds it holds it still.
 pub async fn record_reorg(pool: &PgPool, slot: &OpenSlot) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE slots SET state = CASE WHEN intent_id IS NULL THEN 'foreign' WHEN broadcast_at IS NULL THEN 'signed' ELSE 'broadcast' END,
-                outcome = NULL,
+        "UPDATE slots SET state = CASE WHEN noticed_block IS NOT NULL THEN 'foreign' WHEN broadcast_at IS NULL THEN 'signed' ELSE 'broadcast' END,
+                outcome = CASE WHEN noticed_block IS NOT NULL AND intent_id IS NOT NULL THEN 'foreign' END,
                 mined_tx_hash = NULL, block_number = NULL, block_hash = NULL, gas_used = NULL, effective_gas_price = NULL,
                 confirmations = 0, last_sent_at = NULL, error_message = 'its block was reorganised away; sent again'
          WHERE chain_id = $1 AND address = $2 AND nonce = $3 AND state = 'mined'",

@@ -6,7 +6,7 @@ use super::super::replace::{self, Reason};
 use super::super::state::SlotState;
 use super::LEASE_S;
 use super::step::{Look, TrackError};
-use super::store::{LaneSlots, OpenSlot, forget_notice, keep_turn, left_to_others, reopen_foreign};
+use super::store::{LaneSlots, OpenSlot, forget_notice, has_left_out, keep_turn, open_missing, reopen_foreign};
 use crate::chain::{Chain, fees};
 
 /// Unmined slots of a lane that are sent again, lowest nonces first: a node keeps no more of a key in its queue for certain.
@@ -21,8 +21,8 @@ const GRACE_S: f64 = 3.0;
 
 /// Looks after a lane's unmined slots.
 pub(super) async fn tend(look: &Look<'_>, lane: Lane, latest: u64, slots: &LaneSlots) -> Result<(), TrackError> {
-    disbelieve(look, lane, latest, &slots.waiting).await?;
-    // Sending again needs no HSM, so it does not wait for one.
+    // Sending again needs no HSM and no second node, so it waits for neither.
+    let believed = disbelieve(look, lane, latest, &slots.waiting).await;
     send_again(look, lane, &slots.waiting).await?;
     if let Some(head) = slots.waiting.first().filter(|head| head.nonce == latest) {
         bump(look, head).await?;
@@ -30,7 +30,7 @@ pub(super) async fn tend(look: &Look<'_>, lane: Lane, latest: u64, slots: &LaneS
     let has_foreign = slots.waiting.iter().any(|slot| slot.state == SlotState::Foreign);
     let pending = if has_foreign { look.rpc.pending_nonce(lane.address).await? } else { latest };
     close_abandoned(look, slots, pending).await;
-    Ok(())
+    believed
 }
 
 /// Takes back what a node said of used nonces, once the chain says otherwise: a lie, or a block that is gone, must not leave a nonce that
@@ -38,12 +38,12 @@ pub(super) async fn tend(look: &Look<'_>, lane: Lane, latest: u64, slots: &LaneS
 /// second node's is no higher. Wrongly taken back, it is seen used again at a later look.
 async fn disbelieve(look: &Look<'_>, lane: Lane, latest: u64, waiting: &[OpenSlot]) -> Result<(), TrackError> {
     let Look { app, chain, head, .. } = look;
-    let noticed = waiting.iter().any(|slot| slot.intent.is_some() && slot.noticed_block.is_some());
-    let closed = match waiting.first().filter(|first| first.nonce > latest) {
-        Some(first) if left_to_others(&app.db, lane, (latest, first.nonce)).await? => Some((latest, first.nonce)),
+    let doubted = waiting.iter().any(OpenSlot::is_doubted);
+    let left_out = match waiting.first().filter(|first| first.nonce > latest) {
+        Some(first) if has_left_out(&app.db, lane, (latest, first.nonce)).await? => Some(first),
         _ => None,
     };
-    if !noticed && closed.is_none() || look.rpc.nonce_at(lane.address, head.number).await? > latest {
+    if !doubted && left_out.is_none() || look.rpc.nonce_at(lane.address, head.number).await? > latest {
         return Ok(());
     }
     if let Some(second) = chain.second(look.rpc).await?
@@ -51,13 +51,19 @@ async fn disbelieve(look: &Look<'_>, lane: Lane, latest: u64, waiting: &[OpenSlo
     {
         return Ok(());
     }
-    if noticed {
+    if doubted {
         forget_notice(&app.db, lane, latest).await?;
     }
-    let Some(closed) = closed else { return Ok(()) };
-    let reopened = reopen_foreign(&app.db, lane, closed, head.number).await?;
-    if reopened > 0 {
-        tracing::warn!(chain = %chain.spec().name, address = %lane.address, latest, reopened,
+    let Some(first) = left_out else { return Ok(()) };
+    let intents = &app.config.intents;
+    let mut opened = reopen_foreign(&app.db, lane, (latest, first.nonce), head.number).await?;
+    // A node that says too little for a moment makes no rows.
+    if first.age_s >= intents.rebroadcast_s as f64 {
+        let range = (latest, first.nonce);
+        opened += open_missing(&app.db, lane, range, first.key_id, head.number, intents.nonce_gap_max).await?;
+    }
+    if opened > 0 {
+        tracing::warn!(chain = %chain.spec().name, address = %lane.address, latest, opened,
             "nonces that a node had called used by others are not used: they are open again");
         app.tracker.look_again(lane);
     }
@@ -74,7 +80,9 @@ async fn close_abandoned(look: &Look<'_>, slots: &LaneSlots, pending: u64) {
         let abandoned = match slot.state {
             SlotState::Foreign => {
                 let noticed = slot.noticed_block.unwrap_or(head.number);
-                slot.nonce >= pending && head.number.saturating_sub(noticed) >= app.config.intents.foreign_fill_blocks
+                // What a pool has for a nonce of ours may be the payment that was called failed.
+                let is_free = slot.intent.is_some() || slot.nonce >= pending;
+                is_free && head.number.saturating_sub(noticed) >= app.config.intents.foreign_fill_blocks
             }
             _ => {
                 let ttl_s = spec.sign_only_ttl_s as f64;
@@ -87,6 +95,8 @@ async fn close_abandoned(look: &Look<'_>, slots: &LaneSlots, pending: u64) {
             && let Err(error) = replace::by_daemon(app, chain, slot.lane, slot.nonce, Reason::Close).await
         {
             tracing::warn!(chain = %spec.name, nonce = slot.nonce, "an abandoned nonce could not be closed yet: {error}");
+            // Those after it wait for it anyway, and each attempt may take its time.
+            return;
         }
     }
 }
@@ -147,7 +157,7 @@ async fn send_again(look: &Look<'_>, lane: Lane, waiting: &[OpenSlot]) -> Result
     for slot in due {
         if let Some(attempt) = slot.sendable() {
             let sent = broadcast::send(app, chain, Outgoing::stored(attempt.tx_hash)).await;
-            if let Sent::NotYet(why) | Sent::Held(why) = &sent {
+            if let Sent::Refused(why) | Sent::NotYet(why) | Sent::Held(why) = &sent {
                 tracing::debug!(chain = %chain.spec().name, nonce = slot.nonce, "{why}");
             }
             broadcast::record(app, slot.lane, slot.nonce, &sent).await;

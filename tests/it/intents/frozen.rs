@@ -7,7 +7,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::stack::{Agent, Stack, pay, text, until};
+use super::outside::proxied;
+use crate::harness::rpc_proxy::Act;
+use crate::harness::stack::{Agent, Options, Stack, pay, text, until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -129,4 +131,37 @@ async fn threat_40_after_an_old_backup_is_restored_no_nonce_is_used_again() {
     for agent in [&born, &imported] {
         assert_eq!(stack.chain().nonce(agent.signer).await, 5);
     }
+}
+
+#[tokio::test]
+async fn threat_02_a_nonce_that_others_used_is_not_settled_before_its_lane_is_frozen() {
+    let (stack, proxy) = proxied(Options::default()).await;
+    let agent = born(&stack).await;
+    assert_eq!(settle_one(&agent).await, 0);
+    proxy.on("eth_sendRawTransaction", Act::error(-32_000, "overloaded"));
+    agent.submit(pay("0.001")).await.expect(201);
+    stack.chain().request("anvil_setNonce", json!([agent.signer, "0x2"])).await;
+    proxy.clear();
+    // As if the daemon ended whenever it is about to freeze.
+    stack
+        .sql("CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$")
+        .await;
+    stack
+        .sql("CREATE TRIGGER fails BEFORE UPDATE OF frozen_reason ON lanes FOR EACH ROW EXECUTE FUNCTION fails()")
+        .await;
+    let log = &stack.daemons[0];
+    let noticed = async || {
+        stack.chain().mine(1).await;
+        log.log_text().contains("used by a transaction that is not ours")
+    };
+    until(SOON, "it is noticed", noticed).await;
+    assert_eq!(stack.count("SELECT count(*) FROM slots WHERE outcome = 'foreign'").await, 0);
+    stack.sql("DROP TRIGGER fails ON lanes").await;
+    let settled = async || {
+        stack.chain().mine(1).await;
+        stack.count("SELECT count(*) FROM slots WHERE outcome = 'foreign' AND state = 'final'").await == 1
+    };
+    until(SOON, "it is settled", settled).await;
+    assert_eq!(lane(&stack, &agent).await["is_frozen"], true);
+    assert_eq!(stack.count("SELECT count(*) FROM audit_events WHERE action = 'lane.freeze'").await, 1);
 }

@@ -3,6 +3,7 @@
 mod chains;
 mod concurrency;
 mod crash;
+mod doubts;
 mod effects;
 mod frozen;
 mod held;

@@ -38,7 +38,7 @@ async fn attempts(stack: &Stack, signer: Address, nonce: i64) -> Vec<(String, Ve
         .unwrap()
 }
 
-async fn outcomes(stack: &Stack, signer: Address) -> Vec<Option<String>> {
+pub async fn outcomes(stack: &Stack, signer: Address) -> Vec<Option<String>> {
     sqlx::query_scalar("SELECT outcome FROM slots WHERE address = $1 ORDER BY nonce")
         .bind(signer.as_slice())
         .fetch_all(&stack.db)
@@ -62,38 +62,6 @@ async fn threat_02_a_nonce_used_by_others_is_stepped_over_and_leaves_no_gap() {
     let ends: Vec<_> = outcomes(&stack, agent.signer).await.into_iter().flatten().collect();
     assert_eq!(ends, ["success", "foreign", "success"]);
     assert_eq!(stack.count("SELECT count(*) FROM slots WHERE intent_id IS NULL").await, 1);
-}
-
-#[tokio::test]
-async fn threat_02_nonces_that_a_node_called_used_and_that_are_not_are_closed() {
-    let env = vec![("INTENTD_FOREIGN_FILL_BLOCKS".to_owned(), "1".to_owned())];
-    let (stack, proxy) = proxied(Options { env, ..Options::default() }).await;
-    let agent = stack.agent_with_key(json!({}), &fresh_scalar()).await;
-    let first = agent.submit(pay("0.001")).await.expect(201);
-    agent.settled(&text(&first, "id")).await;
-    let two_more = |count: &Value| {
-        let count = u64::from_str_radix(count.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-        json!(format!("{:#x}", count + 2))
-    };
-    proxy.on("eth_getTransactionCount", Act::edit(move |_, count| two_more(&count)));
-    let second = agent.submit(pay("0.001")).await.expect(201);
-    assert_eq!(second["nonce"], 3);
-    let believed = async || {
-        stack.chain().mine(1).await;
-        let ends: Vec<_> = outcomes(&stack, agent.signer).await.into_iter().flatten().collect();
-        ends == ["success", "foreign", "foreign"]
-    };
-    until(SOON, "the node is believed", believed).await;
-
-    proxy.clear();
-    let paid = async || {
-        stack.chain().mine(1).await;
-        agent.transaction(&text(&second, "id")).await["receipt_status"] == "success"
-    };
-    until(SOON, "what waits behind them is mined", paid).await;
-    stack.assert_settled("base", agent.signer, 0, 4).await;
-    let ends: Vec<_> = outcomes(&stack, agent.signer).await.into_iter().flatten().collect();
-    assert_eq!(ends, ["success", "cancelled", "cancelled", "success"]);
 }
 
 #[tokio::test]

@@ -109,8 +109,9 @@ async fn threat_14_what_one_of_two_nodes_says_alone_ends_nothing() {
     first.on("eth_getTransactionByHash", Act::Answer(Value::Null));
     // The transaction itself is kept out of blocks meanwhile.
     stack.chain().request("anvil_dropTransaction", json!([hash(&sent)])).await;
-    first.on("eth_sendRawTransaction", Act::DropRequest);
-    second.on("eth_sendRawTransaction", Act::DropRequest);
+    let used = Act::error(-32_000, "nonce too low");
+    first.on("eth_sendRawTransaction", used.clone());
+    second.on("eth_sendRawTransaction", used);
     for _ in 0..4 {
         let asked = second.count("eth_getTransactionCount");
         stack.chain().mine(3).await;
@@ -155,4 +156,44 @@ async fn threat_02_a_jump_that_only_one_node_sees_freezes_nothing_and_one_that_b
     first.clear();
     second.clear();
     assert!(agent.submit(pay("0.001")).await.refused(503).contains("frozen"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_settled_without_the_second_node_holds_up_nothing_that_waits() {
+    let TwoNodes { stack, first, second, agent } = two_nodes(by_hand).await;
+    let cancelled = agent.submit(pay("0.1")).await.expect(201);
+    let cancel = format!("{}/{}/cancel", agent.path(), text(&cancelled, "id"));
+    stack.owner.post(&cancel, &json!({})).await.expect(200);
+    second.on_everything(Act::Http(503));
+    stack.chain().mine(3).await;
+    let mined = async || agent.transaction(&text(&cancelled, "id")).await["receipt_status"] == "cancelled";
+    until(SOON, "the no-op is mined, and not final without the second", mined).await;
+    first.on("eth_sendRawTransaction", Act::error(-32_000, "overloaded"));
+    let sent = agent.submit(pay("0.1")).await.expect(201);
+    assert_eq!(sent["status"], "signed", "{sent}");
+    first.on("eth_sendRawTransaction", Act::Pass);
+    let pooled = async || !stack.chain().request("eth_getTransactionByHash", json!([hash(&sent)])).await.is_null();
+    until(SOON, "it is sent all the same", pooled).await;
+    assert_eq!(stack.count("SELECT count(*) FROM slots WHERE state = 'final'").await, 0);
+    second.clear();
+    stack.chain().mine(3).await;
+    stack.assert_settled("base", agent.signer, 0, 2).await;
+}
+
+#[tokio::test]
+async fn a_first_node_that_answers_and_stands_still_is_passed_by() {
+    let TwoNodes { stack, first, second: _second, agent } = two_nodes(mining).await;
+    // Its newest block is of an hour ago, and what it counts stays what it was.
+    let old = Act::edit(|_, mut block| {
+        if let Some(time) = block.get("timestamp").map(number) {
+            block["timestamp"] = json!(format!("{:#x}", time - 3_600));
+        }
+        block
+    });
+    first.on("eth_getBlockByNumber", old);
+    first.on("eth_getTransactionCount", Act::Answer(json!("0x0")));
+    first.on("eth_getTransactionReceipt", Act::Answer(Value::Null));
+    let sent = agent.submit(pay("0.1")).await.expect(201);
+    stack.chain().mine(3).await;
+    assert_eq!(agent.settled(&text(&sent, "id")).await["receipt_status"], "success");
 }

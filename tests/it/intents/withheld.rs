@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::outside::{proxied, rounds};
+use crate::harness::anvil::number;
 use crate::harness::client::{Client, Reply};
 use crate::harness::rpc_proxy::Act;
-use crate::harness::stack::{Agent, Options, Stack, pay, text, until};
+use crate::harness::stack::{Agent, Options, Stack, fresh_scalar, pay, text, until};
 
 const SOON: Duration = Duration::from_secs(30);
 const SEND: &str = "eth_sendRawTransaction";
@@ -110,4 +111,74 @@ async fn threat_37_bytes_are_not_given_out_while_they_are_held_or_their_nonce_is
     stack.assert_settled("base", agent.signer, 0, 2).await;
     both.assert_given(sent).await;
     both.assert_given(signed).await;
+}
+
+#[tokio::test]
+async fn threat_37_bytes_that_the_rules_forbid_by_now_are_not_given_out_from_the_next_request_on() {
+    // Nothing is sent again meanwhile, so that only who reads looks at the rules.
+    let env = vec![("INTENTD_REBROADCAST_S".to_owned(), "600".to_owned())];
+    let (stack, proxy) = proxied(Options { env, ..Options::default() }).await;
+    let agent = stack.agent(json!({})).await;
+    proxy.on(SEND, Act::error(-32_000, "overloaded"));
+    let sign = format!("{}/sign", agent.path());
+    let sent = keyed(&agent, &agent.path(), "0.02").await.expect(201);
+    let signed = keyed(&agent, &sign, "0.03").await.expect(200);
+    let both = Both { stack: &stack, agent: &agent, sign, sent, signed };
+    let path = format!("/v1/agents/{}", agent.id);
+    stack.owner.patch(&path, &json!({"tx_max_value_eth": "0.01"})).await.expect(200);
+    both.assert_withheld(&both.sent, Some("agent's guardrails forbid it by now")).await;
+    both.assert_given(&both.signed).await;
+    stack.owner.patch(&path, &json!({"tx_max_value_eth": "0.02"})).await.expect(200);
+    both.assert_given(&both.sent).await;
+}
+
+#[tokio::test]
+async fn threat_37_bytes_that_are_held_are_not_given_out_because_a_node_says_that_they_are_mined() {
+    let (stack, proxy) = proxied(Options { confirmations: 5, ..Options::default() }).await;
+    let agent = stack.agent(json!({})).await;
+    proxy.on(SEND, Act::error(-32_000, "overloaded"));
+    let sign = format!("{}/sign", agent.path());
+    let sent = keyed(&agent, &agent.path(), "0.02").await.expect(201);
+    let signed = keyed(&agent, &sign, "0.03").await.expect(200);
+    let both = Both { stack: &stack, agent: &agent, sign, sent, signed };
+    let freeze = json!({"scope": "key", "subject": agent.signer.to_string(), "reason": "the key leaked"});
+    stack.owner.post("/v1/freezes", &freeze).await.expect(201);
+    both.assert_withheld(&both.sent, Some("its key is frozen")).await;
+    stack.chain().mine(1).await;
+    let block = stack.chain().request("eth_getBlockByNumber", json!(["latest", false])).await;
+    let invented = move |request: &Value, _: Value| {
+        json!({
+            "transactionHash": request["params"][0], "transactionIndex": "0x0", "type": "0x2", "status": "0x1",
+            "blockHash": block["hash"], "blockNumber": block["number"], "from": Value::Null, "to": Value::Null,
+            "gasUsed": "0x5208", "cumulativeGasUsed": "0x5208", "effectiveGasPrice": "0x1", "logs": [],
+        })
+    };
+    proxy.on("eth_getTransactionReceipt", Act::edit(invented));
+    proxy.on("eth_getTransactionCount", Act::edit(|_, count| json!(format!("{:#x}", number(&count) + 1))));
+    let id = text(&both.sent, "id");
+    let believed = async || agent.transaction(&id).await.get("block_number").is_some();
+    until(SOON, "the node is believed", believed).await;
+    both.assert_withheld(&both.sent, None).await;
+}
+
+#[tokio::test]
+async fn who_waits_behind_another_organisation_is_told_that_and_not_why() {
+    let (mut stack, proxy) = proxied(Options::default()).await;
+    let scalar = fresh_scalar();
+    let agent = stack.agent_with_key(json!({}), &scalar).await;
+    let other_org = stack.organisation("Other").await;
+    let other = stack.human(&other_org, "owner").await.client;
+    let ours = std::mem::replace(&mut stack.owner, other);
+    let theirs = stack.agent_with_key(json!({}), &scalar).await;
+    proxy.on(SEND, Act::error(-32_000, "overloaded"));
+    theirs.submit(pay("0.01")).await.expect(201);
+    let freeze = json!({"scope": "agent", "subject": theirs.id, "reason": "the key leaked"});
+    stack.owner.post("/v1/freezes", &freeze).await.expect(201);
+    let sent = agent.submit(pay("0.01")).await.expect(201);
+    assert_eq!(sent["nonce"], 1);
+    for (client, reason, other) in [(&ours, "another organisation", "leaked"), (&stack.owner, "leaked", "another")] {
+        let lanes = client.get("/v1/lanes").await.expect(200);
+        let told = text(&lanes["lanes"][0], "hold_reason");
+        assert!(told.contains(reason) && !told.contains(other), "{told}");
+    }
 }
