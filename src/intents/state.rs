@@ -10,9 +10,10 @@ pub enum SlotState {
     Broadcast,
     /// In a block that can still be reorganised away.
     Mined,
-    /// Nothing changes any more.
+    /// Nothing changes any more, but that a nonce which was called used by others comes out to be unused.
     Final,
-    /// The nonce is used, or was left out, by somebody else, and is not final yet.
+    /// The nonce is used, or was left out, by somebody else, and is not final yet; or its payment was called failed for that, and it is to be
+    /// closed.
     Foreign,
 }
 
@@ -77,11 +78,24 @@ pub enum Event {
     /// A receipt of one of our attempts was found.
     Receipt(Outcome),
     /// The block of the receipt is gone.
-    Reorged,
+    Reorged(Before),
     /// The receipt's block is deep enough.
     Confirmed,
     /// The nonce is used at the confirmation depth, and none of our attempts has a receipt.
     TakenByOthers,
+    /// It was called used by others, and the chain says otherwise.
+    Unused,
+}
+
+/// What a slot was before it was in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// No node was known to have its bytes.
+    Unsent,
+    /// A node had them.
+    Sent,
+    /// Nobody's, or of a payment that was called failed: it is only closed.
+    NotOurs,
 }
 
 /// The state after an event; `None` when the event means nothing in that state.
@@ -93,11 +107,15 @@ pub fn next(state: SlotState, event: Event) -> Option<SlotState> {
         (Signed | Broadcast | Foreign, Event::Receipt(_)) => Some(Mined),
         // A reorganisation may bring another attempt, or the same one in another block.
         (Mined, Event::Receipt(_)) => Some(Mined),
-        (Mined, Event::Reorged) => Some(Broadcast),
+        (Mined, Event::Reorged(Before::Unsent)) => Some(Signed),
+        (Mined, Event::Reorged(Before::Sent)) => Some(Broadcast),
+        (Mined, Event::Reorged(Before::NotOurs)) => Some(Foreign),
         (Mined, Event::Confirmed) => Some(Final),
         (Signed | Broadcast | Foreign, Event::TakenByOthers) => Some(Final),
+        (Final, Event::Unused) => Some(Foreign),
         (Broadcast | Mined | Final | Foreign, Event::Sent)
-        | (Signed | Broadcast | Final | Foreign, Event::Reorged | Event::Confirmed)
+        | (Signed | Broadcast | Final | Foreign, Event::Reorged(_) | Event::Confirmed)
+        | (Signed | Broadcast | Mined | Foreign, Event::Unused)
         | (Mined | Final, Event::TakenByOthers)
         | (Final, Event::Receipt(_)) => None,
     }
@@ -109,18 +127,32 @@ mod tests {
 
     const STATES: [SlotState; 5] =
         [SlotState::Signed, SlotState::Broadcast, SlotState::Mined, SlotState::Final, SlotState::Foreign];
-    const EVENTS: [Event; 6] = [
+    const EVENTS: [Event; 9] = [
         Event::Sent,
         Event::Receipt(Outcome::Success),
         Event::Receipt(Outcome::Cancelled),
-        Event::Reorged,
+        Event::Reorged(Before::Unsent),
+        Event::Reorged(Before::Sent),
+        Event::Reorged(Before::NotOurs),
         Event::Confirmed,
         Event::TakenByOthers,
+        Event::Unused,
     ];
 
     #[test]
-    fn nothing_leaves_final() {
-        assert!(EVENTS.iter().all(|event| next(SlotState::Final, *event).is_none()));
+    fn only_a_nonce_that_nobody_used_leaves_final_and_only_to_be_closed() {
+        for event in EVENTS {
+            let expected = (event == Event::Unused).then_some(SlotState::Foreign);
+            assert_eq!(next(SlotState::Final, event), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_called_failed_is_never_to_be_sent_again() {
+        for event in EVENTS {
+            let next = next(SlotState::Foreign, event);
+            assert!(!matches!(next, Some(SlotState::Signed | SlotState::Broadcast)), "{event:?}");
+        }
     }
 
     #[test]

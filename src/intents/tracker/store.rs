@@ -10,7 +10,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::{PgPool, Row};
 
 use super::super::lanes::Lane;
-use super::super::state::{self, Event, SlotState};
+use super::super::state::{self, Before, Event, SlotState};
 use super::super::store::{fees_from, hash_from, signed};
 use super::mined::Found;
 use crate::chain::{ChainId, Fees};
@@ -305,8 +305,9 @@ pub(super) async fn record_receipts(pool: &PgPool, lane: Lane, found: &[&Found<'
 /// The receipt's block is gone: the slot waits for a block again, and its bytes are sent at once. It is what it was before: nobody's, or of a
 /// payment that was called failed (both were noticed); signed only, where no node was ever known to have it, and what holds it holds it still.
 pub async fn record_reorg(pool: &PgPool, slot: &OpenSlot) -> Result<(), sqlx::Error> {
+    let as_before = |before| state::next(SlotState::Mined, Event::Reorged(before)).map(|state| state.as_str());
     sqlx::query(
-        "UPDATE slots SET state = CASE WHEN noticed_block IS NOT NULL THEN 'foreign' WHEN broadcast_at IS NULL THEN 'signed' ELSE 'broadcast' END,
+        "UPDATE slots SET state = CASE WHEN noticed_block IS NOT NULL THEN $4 WHEN broadcast_at IS NULL THEN $5 ELSE $6 END,
                 outcome = CASE WHEN noticed_block IS NOT NULL AND intent_id IS NOT NULL THEN 'foreign' END,
                 mined_tx_hash = NULL, block_number = NULL, block_hash = NULL, gas_used = NULL, effective_gas_price = NULL,
                 confirmations = 0, last_sent_at = NULL, error_message = 'its block was reorganised away; sent again'
@@ -315,6 +316,9 @@ pub async fn record_reorg(pool: &PgPool, slot: &OpenSlot) -> Result<(), sqlx::Er
     .bind(signed(slot.lane.chain_id.0))
     .bind(slot.lane.address.as_slice())
     .bind(signed(slot.nonce))
+    .bind(as_before(Before::NotOurs))
+    .bind(as_before(Before::Unsent))
+    .bind(as_before(Before::Sent))
     .execute(pool)
     .await?;
     Ok(())
