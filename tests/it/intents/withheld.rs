@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::outside::{proxied, rounds};
 use crate::harness::anvil::number;
 use crate::harness::client::{Client, Reply};
-use crate::harness::rpc_proxy::Act;
+use crate::harness::rpc_proxy::{Act, RpcProxy};
 use crate::harness::stack::{Agent, Options, Stack, fresh_scalar, pay, text, until};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -27,7 +27,16 @@ struct Both<'a> {
     signed: Value,
 }
 
-impl Both<'_> {
+impl<'a> Both<'a> {
+    /// From now on the node takes nothing.
+    async fn begin(stack: &'a Stack, proxy: &RpcProxy, agent: &'a Agent) -> Self {
+        proxy.on(SEND, Act::error(-32_000, "overloaded"));
+        let sign = format!("{}/sign", agent.path());
+        let sent = keyed(agent, &agent.path(), "0.02").await.expect(201);
+        let signed = keyed(agent, &sign, "0.03").await.expect(200);
+        Self { stack, agent, sign, sent, signed }
+    }
+
     /// As it is shown, once from each place.
     async fn shown(&self, one: &Value) -> Vec<Value> {
         let id = text(one, "id");
@@ -74,11 +83,7 @@ async fn threat_37_bytes_are_not_given_out_while_they_are_held_or_their_nonce_is
     let (stack, proxy) =
         proxied(Options { anvil: |_, anvil| anvil.no_mining = true, confirmations: 3, ..Options::default() }).await;
     let agent = stack.agent(json!({})).await;
-    proxy.on(SEND, Act::error(-32_000, "overloaded"));
-    let sign = format!("{}/sign", agent.path());
-    let sent = keyed(&agent, &agent.path(), "0.02").await.expect(201);
-    let signed = keyed(&agent, &sign, "0.03").await.expect(200);
-    let both = Both { stack: &stack, agent: &agent, sign, sent, signed };
+    let both = Both::begin(&stack, &proxy, &agent).await;
     let Both { sent, signed, .. } = &both;
     both.assert_given(sent).await;
     both.assert_given(signed).await;
@@ -119,11 +124,7 @@ async fn threat_37_bytes_that_the_rules_forbid_by_now_are_not_given_out_from_the
     let env = vec![("INTENTD_REBROADCAST_S".to_owned(), "600".to_owned())];
     let (stack, proxy) = proxied(Options { env, ..Options::default() }).await;
     let agent = stack.agent(json!({})).await;
-    proxy.on(SEND, Act::error(-32_000, "overloaded"));
-    let sign = format!("{}/sign", agent.path());
-    let sent = keyed(&agent, &agent.path(), "0.02").await.expect(201);
-    let signed = keyed(&agent, &sign, "0.03").await.expect(200);
-    let both = Both { stack: &stack, agent: &agent, sign, sent, signed };
+    let both = Both::begin(&stack, &proxy, &agent).await;
     let path = format!("/v1/agents/{}", agent.id);
     stack.owner.patch(&path, &json!({"tx_max_value_eth": "0.01"})).await.expect(200);
     both.assert_withheld(&both.sent, Some("agent's guardrails forbid it by now")).await;
@@ -136,11 +137,7 @@ async fn threat_37_bytes_that_the_rules_forbid_by_now_are_not_given_out_from_the
 async fn threat_37_bytes_that_are_held_are_not_given_out_because_a_node_says_that_they_are_mined() {
     let (stack, proxy) = proxied(Options { confirmations: 5, ..Options::default() }).await;
     let agent = stack.agent(json!({})).await;
-    proxy.on(SEND, Act::error(-32_000, "overloaded"));
-    let sign = format!("{}/sign", agent.path());
-    let sent = keyed(&agent, &agent.path(), "0.02").await.expect(201);
-    let signed = keyed(&agent, &sign, "0.03").await.expect(200);
-    let both = Both { stack: &stack, agent: &agent, sign, sent, signed };
+    let both = Both::begin(&stack, &proxy, &agent).await;
     let freeze = json!({"scope": "key", "subject": agent.signer.to_string(), "reason": "the key leaked"});
     stack.owner.post("/v1/freezes", &freeze).await.expect(201);
     both.assert_withheld(&both.sent, Some("its key is frozen")).await;
