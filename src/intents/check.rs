@@ -13,6 +13,7 @@ use super::authorise::{HeldClaim, Keyed};
 use super::bound::Bound;
 use super::effects::Effects;
 use super::error::IntentError;
+use super::frozen;
 use super::guardrails::{self, Facts, Seen};
 use super::lanes::{Lane, Turn};
 use super::parse::{Kind, Request};
@@ -179,12 +180,8 @@ async fn agreed(app: &App, chain: &Chain, rpc: &Rpc, lane: Lane, latest: u64) ->
     if latest <= ours.unwrap_or_default() {
         return Ok(latest);
     }
-    let second = match chain.second(rpc).await {
-        Ok(Some(second)) => second.latest_nonce(lane.address).await.ok(),
-        Ok(None) => Some(latest),
-        Err(_) => None,
-    };
-    Ok(second.unwrap_or_default().min(latest))
+    // Who cannot be asked says nothing.
+    Ok(frozen::said_by_two(chain, rpc, lane.address, latest).await.unwrap_or_default())
 }
 
 async fn check_within(app: &Arc<App>, keyed: Keyed, asked: bool) -> Result<Checked, IntentError> {

@@ -15,7 +15,7 @@ use super::tracker::store::OpenSlot;
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{self, Event, Resource};
-use crate::chain::{Chain, ChainSpec};
+use crate::chain::{Chain, ChainSpec, Rpc};
 use crate::db::DbError;
 use crate::ids::{KeyId, OrgId};
 use crate::vaults::AGENT_KEYS;
@@ -95,12 +95,19 @@ pub async fn compare(app: &Arc<App>, chain: &Arc<Chain>) -> Result<(), TrackErro
             if ours.is_none_or(|ours| count <= ours) {
                 continue;
             }
-            let second = match chain.second(rpc).await? {
-                Some(second) => second.latest_nonce(lane.address).await?,
-                None => count,
-            };
-            ahead(app, spec, lane, count.min(second)).await?;
+            ahead(app, spec, lane, said_by_two(chain, rpc, *address, count).await?).await?;
         }
+    }
+}
+
+/// As much of a node's count of used nonces as a second node says too, where there is one.
+///
+/// # Errors
+/// [`TrackError`]: there is a second one, and it cannot be asked.
+pub(super) async fn said_by_two(chain: &Chain, rpc: &Rpc, address: Address, count: u64) -> Result<u64, TrackError> {
+    match chain.second(rpc).await? {
+        Some(second) => Ok(second.latest_nonce(address).await?.min(count)),
+        None => Ok(count),
     }
 }
 
@@ -150,10 +157,7 @@ pub async fn resume(
     let (latest, pending) =
         tokio::try_join!(rpc.latest_nonce(address), rpc.pending_nonce(address)).map_err(|error| could_not(&error))?;
     // Whoever goes on where only one node is has nonces left out before it.
-    let latest = match chain.second(rpc).await.map_err(|error| could_not(&error))? {
-        Some(second) => second.latest_nonce(address).await.map_err(|error| could_not(&error))?.min(latest),
-        None => latest,
-    };
+    let latest = said_by_two(chain, rpc, address, latest).await.map_err(|error| could_not(&error))?;
     let (least, most) = (ours.max(latest), ours.max(latest).max(pending));
     let next = next.unwrap_or(least);
     if !(least..=most).contains(&next) {

@@ -15,7 +15,7 @@ use crate::ids::{AgentId, IntentId};
 /// # Errors
 /// As any statement.
 pub async fn intent(conn: &mut Connection, agent: AgentId, id: IntentId) -> Result<Option<IntentRow>, DbError> {
-    let mut row = store::intent(&mut *conn, agent, id).await?;
+    let mut row = store::intent(conn, agent, id).await?;
     if let Some(row) = row.as_mut() {
         withhold_forbidden(conn, agent, std::slice::from_mut(row)).await?;
     }
@@ -32,7 +32,7 @@ pub async fn intents(
     after: Option<(OffsetDateTime, IntentId)>,
     limit: i64,
 ) -> Result<Vec<IntentRow>, DbError> {
-    let mut rows = store::intents(&mut *conn, agent, after, limit).await?;
+    let mut rows = store::intents(conn, agent, after, limit).await?;
     withhold_forbidden(conn, agent, &mut rows).await?;
     Ok(rows)
 }

@@ -28,8 +28,8 @@ use alloy::primitives::{Address, B256};
 use sqlx::{PgPool, Postgres, Transaction};
 
 pub use claims::*;
-pub(crate) use holds::held;
 pub use holds::{ToSend, held_before, note_rule_hold, to_send, words_of_rules};
+pub(crate) use holds::{held, rules_forbid};
 pub use intents::*;
 pub use lanes::*;
 pub use peek::*;

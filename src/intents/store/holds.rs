@@ -8,17 +8,25 @@ use super::super::lanes::Lane;
 use super::{signed, unsigned};
 use crate::ids::IntentId;
 
+/// What is said before the rules that forbid a payment by now; with the apostrophe as its reader writes it.
+macro_rules! rules_forbid {
+    ($apostrophe:literal) => {
+        concat!("agent", $apostrophe, "s guardrails forbid it by now, until they are changed: ")
+    };
+}
+pub(crate) use rules_forbid;
+
 /// What holds the payment of a slot `s` of an intent `i` that no node is known to have, oldest freeze first; NULL when nothing does, or
 /// there is nothing to hold: a payment that a no-op of ours is to replace. One place for the rule; what sends and what shows both ask it.
 /// `held!(now)` leaves the agent's rules out, which are applied anew whenever it is sent.
 macro_rules! held {
     () => {
-        held!(", 'agent''s guardrails forbid it by now, until they are changed: ' || s.rule_hold")
+        held!(concat!(", '", $crate::intents::store::rules_forbid!("''"), "' || s.rule_hold"))
     };
     (now) => {
         held!("")
     };
-    ($rules:literal) => {
+    ($rules:expr) => {
         concat!(
             "(CASE WHEN s.state = 'signed' AND NOT EXISTS (
                  SELECT 1 FROM attempts n
@@ -48,7 +56,7 @@ pub(super) fn words(held: &str, sign_only: bool) -> String {
 
 /// For people: why the agent's rules hold a payment back.
 pub fn words_of_rules(why: &str) -> String {
-    words(&format!("agent's guardrails forbid it by now, until they are changed: {why}"), false)
+    words(&format!("{}{why}", rules_forbid!("'")), false)
 }
 
 /// What may be done with an attempt's bytes.

@@ -2,7 +2,7 @@
 
 use alloy::primitives::B256;
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgConnection, PgExecutor, Row as _};
+use sqlx::{FromRow, PgConnection, Row as _};
 use time::OffsetDateTime;
 
 use super::super::parse::Kind;
@@ -198,14 +198,14 @@ const INTENT_COLUMNS: &str = concat!(
 );
 
 /// One intent of an agent.
-pub async fn intent(on: impl PgExecutor<'_>, agent: AgentId, id: IntentId) -> Result<Option<IntentRow>, sqlx::Error> {
+pub async fn intent(conn: &mut PgConnection, agent: AgentId, id: IntentId) -> Result<Option<IntentRow>, sqlx::Error> {
     let sql = format!("{INTENT_COLUMNS} WHERE i.id = $1 AND i.agent_id = $2");
-    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(agent).fetch_optional(on).await
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(agent).fetch_optional(conn).await
 }
 
 /// An agent's intents, newest first, after a keyset position.
 pub async fn intents(
-    on: impl PgExecutor<'_>,
+    conn: &mut PgConnection,
     agent: AgentId,
     after: Option<(OffsetDateTime, IntentId)>,
     limit: i64,
@@ -215,7 +215,7 @@ pub async fn intents(
         "{INTENT_COLUMNS} WHERE i.agent_id = $1 AND ($2::timestamptz IS NULL OR (i.created_at, i.id) < ($2, $3))
          ORDER BY i.created_at DESC, i.id DESC LIMIT $4"
     );
-    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(agent).bind(at).bind(id).bind(limit).fetch_all(on).await
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(agent).bind(at).bind(id).bind(limit).fetch_all(conn).await
 }
 
 /// Whose an intent is, and what was signed for it.

@@ -85,7 +85,7 @@ impl OpenSlot {
     /// Whether its payment waits while the chain says that the nonce is used.
     #[must_use]
     pub fn is_doubted(&self) -> bool {
-        self.intent.is_some() && self.state != SlotState::Foreign && self.noticed_block.is_some()
+        matches!(self.state, SlotState::Signed | SlotState::Broadcast) && self.noticed_block.is_some()
     }
 }
 
