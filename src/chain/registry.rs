@@ -227,14 +227,14 @@ impl Chain {
     }
 
     /// A node that has said that it serves this chain: asked before the first use and again after any failure or new connection. The
-    /// first in order that did not just fail and does not stand still, if any is such. Takes no lock; waits for this chain's nodes only, at most `rpc_deadline_ms` for each. All
-    /// that belongs together should be asked of the one that is returned.
+    /// first in order that did not just fail and does not stand still, if any is such. Takes no lock; waits for this chain's nodes only, at
+    /// most `rpc_deadline_ms` for each. All that belongs together should be asked of the one that is returned.
     ///
     /// # Errors
     /// [`ChainUnavailable`], as a sentence for the caller of the API.
     pub async fn rpc(&self) -> Result<&Rpc, ChainUnavailable> {
-        // One that failed is asked in the background whether it is back, so that no request waits for it.
-        // One that answers may stand still, which only shows when its newest block is looked at.
+        // One that failed is asked in the background whether it is back, so that no request waits for it. One that answers may stand still,
+        // which only shows when its newest block is looked at.
         if self.nodes.len() > 1 {
             for node in &self.nodes {
                 if node.is_down_and_due() || node.is_due_for_probe() {

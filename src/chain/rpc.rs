@@ -107,6 +107,7 @@ impl Rpc {
 
     /// Asks for the newest block, as somebody would who wants to sign, so that [`Rpc::is_down`] is true of now and not of the last request.
     pub(super) async fn probe(&self) {
+        *self.probed_at.lock() = Some(Instant::now());
         if let Ok(head) = self.head().await {
             self.head_time_s.store(head.timestamp, Ordering::Relaxed);
         }
