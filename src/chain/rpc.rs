@@ -279,16 +279,30 @@ impl Rpc {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let (ids, bodies): (Vec<u64>, Vec<Value>) =
-            calls.iter().map(|(method, params)| self.envelope(method, params.clone())).unzip();
         if self.lacks(BATCHES) {
             return self.one_by_one(calls).await;
         }
-        let Value::Array(mut answers) = self.timed("batch", self.exchange(&Value::Array(bodies))).await? else {
-            self.remember(BATCHES, false);
-            return self.one_by_one(calls).await;
+        let (ids, bodies) = calls.iter().map(|(method, params)| self.envelope(method, params.clone())).unzip();
+        match self.timed("batch", self.ask_all(ids, bodies)).await {
+            Err(RpcError::Node { .. }) => {
+                self.remember(BATCHES, false);
+                self.one_by_one(calls).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Several calls in one HTTP request; the answers are in the order of `ids`. [`RpcError::Node`]: the node does not take batches. What
+    /// answers some of them only, or nothing that was asked, is garbage as a whole.
+    async fn ask_all(&self, ids: Vec<u64>, bodies: Vec<Value>) -> Result<Vec<Result<Value, NodeError>>, RpcError> {
+        let mut answers = match self.exchange(&Value::Array(bodies)).await? {
+            Value::Array(answers) => answers,
+            one if one.get("error").or(one.get("result")).is_some() => {
+                return Err(self.node(NodeError { code: 0, message: "it takes no batches".to_owned(), data: None }));
+            }
+            _ => return Err(self.garbage("it is no answer to a batch")),
         };
-        let mut ordered = Vec::with_capacity(calls.len());
+        let mut ordered = Vec::with_capacity(ids.len());
         for id in ids {
             let found = answers.iter().position(|answer| answer.get("id").and_then(Value::as_u64) == Some(id));
             let index = found.ok_or_else(|| self.garbage("a call of a batch has no answer"))?;

@@ -78,6 +78,89 @@ async fn receipts_come_in_the_order_asked_whatever_the_nodes_order() {
     assert_eq!(rpc.receipts(&[]).await, Ok(Vec::new()));
 }
 
+/// A node that answers with HTTP 200 and nonsense has failed, and operators see it fail.
+#[tokio::test]
+async fn threat_14_a_batch_that_is_answered_with_rubbish_is_counted_as_a_failure() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let recorded = recorder.handle();
+    // Of this process, which is this test's.
+    metrics::set_global_recorder(recorder).unwrap();
+    let anvil = Anvil::start(31337);
+    let proxy = RpcProxy::start(&anvil.url());
+    let chain = anvil.chain_at("anvil", &proxy.url());
+    let rpc = chain.rpc().await.unwrap();
+    let count = |method: &str, outcome: &str| -> u64 {
+        let series = format!(r#"intentd_rpc_calls_total{{chain="anvil",method="{method}",outcome="{outcome}"}} "#);
+        let text = recorded.render();
+        text.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |value| value.parse().unwrap())
+    };
+    let asked = ["eth_getTransactionCount", "eth_getTransactionCount"];
+    let batch = asked.map(|method| (method, json!([OTHER, "latest"])));
+    assert_eq!(rpc.quantities(&batch).await, Ok(vec![0, 0]));
+    assert_eq!((count("batch", "ok"), count("batch", "unreachable")), (1, 0));
+
+    let body = |body: &str| Act::Garbage(body.as_bytes().to_vec());
+    let edited = |change: fn(&mut Value)| {
+        Act::Edit(std::sync::Arc::new(move |_, mut answer| {
+            change(&mut answer);
+            answer
+        }))
+    };
+    let rubbish = [
+        body("<html>"),
+        body(""),
+        body("[]"),
+        body("null"),
+        body("{}"),
+        body("\"0x1\""),
+        body("[null, 7, \"0x1\", [], {}]"),
+        edited(|answer| drop(answer.as_object_mut().unwrap().remove("id"))),
+        edited(|answer| answer["id"] = json!(u64::MAX)),
+        edited(|answer| answer["id"] = json!(answer["id"].to_string())),
+        edited(|answer| drop(answer.as_object_mut().unwrap().remove("result"))),
+        edited(|answer| answer["error"] = json!({"code": 3})),
+        Act::Http(502),
+        Act::DropReply,
+    ];
+    let wrong = rubbish.len() as u64;
+    for (index, act) in rubbish.into_iter().enumerate() {
+        // The first of them is answered as it should be: half an answer is none.
+        if matches!(act, Act::Edit(_)) {
+            proxy.next(asked[0], Act::Pass);
+        }
+        proxy.on(asked[0], act);
+        let error = rpc.quantities(&batch).await.expect_err("rubbish");
+        assert!(matches!(error, RpcError::Unreachable { .. }) && rpc.is_down(), "{index}: {error}");
+        let failed = index as u64 + 1;
+        assert_eq!((count("batch", "ok"), count("batch", "unreachable")), (failed, failed), "{index}: {error}");
+        // As soon as it makes sense again it is asked as before: in batches.
+        proxy.clear();
+        assert_eq!(rpc.quantities(&batch).await, Ok(vec![0, 0]), "{index}");
+        assert!(!rpc.is_down());
+    }
+    assert_eq!((count("batch", "ok"), count("batch", "refused"), count(asked[0], "ok")), (wrong + 1, 0, 0));
+
+    // A node that takes no batches has not failed: it has refused, and is asked one by one.
+    for (refused, act) in [
+        body(r#"{"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "no batches"}}"#),
+        body(r#"{"error": "no batches"}"#),
+        body(r#"{"jsonrpc": "2.0", "id": 1, "result": "0x7"}"#),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let chain = anvil.chain_at("anvil", &proxy.url());
+        let rpc = chain.rpc().await.unwrap();
+        for method in asked {
+            proxy.next(method, act.clone());
+        }
+        assert_eq!(rpc.quantities(&batch).await, Ok(vec![0, 0]));
+        let (refused, one_by_one) = (refused as u64 + 1, 2 * (refused as u64 + 1));
+        assert_eq!((count("batch", "refused"), count(asked[0], "ok")), (refused, one_by_one));
+    }
+    assert_eq!((count("batch", "ok"), count("batch", "unreachable")), (wrong + 1, wrong));
+}
+
 #[tokio::test]
 async fn threat_14_a_receipt_or_transaction_of_something_else_is_not_believed() {
     let anvil = Anvil::start(31337);
