@@ -43,8 +43,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     crate::harden::no_core_dumps();
     warn_about(&config);
     tracing::info!(?config, "intentd {} starts", env!("CARGO_PKG_VERSION"));
-    let (tls, certificate) = tls::server_config(&config.tls).context("cannot serve TLS")?.unzip();
     let metrics = Metrics::open(&config.metrics).await?;
+    let (tls, certificate) = tls::server_config(&config.tls).context("cannot serve TLS")?.unzip();
     let app = start(config).await?;
     let listener = TcpListener::bind(app.config.listen)
         .await

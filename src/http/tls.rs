@@ -17,6 +17,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerC
 use serde::Deserialize;
 
 use crate::access::agent_token::certificate::Certificate;
+use crate::telemetry::record;
 
 /// Whether clients are asked for certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -79,7 +80,9 @@ pub struct OwnCertificate {
 
 impl OwnCertificate {
     fn load(cert_file: &Path, key_file: &Path) -> anyhow::Result<Arc<Self>> {
-        let current = RwLock::new(Arc::new(read(cert_file, key_file)?));
+        let read = read(cert_file, key_file)?;
+        tell_end(&read);
+        let current = RwLock::new(Arc::new(read));
         Ok(Arc::new(Self { cert_file: cert_file.to_owned(), key_file: key_file.to_owned(), current }))
     }
 
@@ -89,9 +92,20 @@ impl OwnCertificate {
     /// Names the file.
     pub fn reload(&self) -> anyhow::Result<()> {
         let read = Arc::new(read(&self.cert_file, &self.key_file)?);
-        *self.current.write() = read;
+        *self.current.write() = Arc::clone(&read);
+        tell_end(&read);
         Ok(())
     }
+}
+
+/// Shows operators when what is shown to clients runs out. The chain is told apart: some send along what ended long ago and is not needed.
+fn tell_end(shown: &CertifiedKey) {
+    let end = |der: &CertificateDer<'_>| Some(Certificate::from_der(der)?.validity?.1.unix_timestamp());
+    let server = shown.cert.first().and_then(end);
+    if server.is_none() {
+        tracing::warn!("the dates of the certificate cannot be read: no metric tells when it runs out");
+    }
+    record::own_certificate(server, shown.cert.iter().skip(1).filter_map(end).min());
 }
 
 impl ResolvesServerCert for OwnCertificate {

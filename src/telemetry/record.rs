@@ -28,7 +28,14 @@ pub fn request(route: &'static str, method: &'static str, status: &str, took: Du
     SECONDS.of([route, method]).record(took);
 }
 
-/// An intent came to its end here. `outcome` is `signed`, `replayed` or the error's label.
+/// The certificate that the daemon shows was read: when it, and the first of those that it sends along, run out, in seconds since 1970.
+pub fn own_certificate(server_s: Option<i64>, chain_s: Option<i64>) {
+    static EXPIRES: Gauges<1> = Gauges::new(&table::TLS_EXPIRES);
+    let known = [(["server"], server_s), (["chain"], chain_s)];
+    EXPIRES.replace(known.into_iter().filter_map(|(role, at)| Some((role, at? as f64))));
+}
+
+/// An intent, or a replacement, came to its end here. `outcome` is `signed`, `replayed` or the error's label.
 pub fn intent(chain: &'static str, kind: &'static str, outcome: &'static str) {
     intents(chain, kind, outcome, 1);
 }
@@ -122,7 +129,8 @@ pub fn rpc_method(method: &str) -> &'static str {
     METHODS.iter().find(|known| **known == method).copied().unwrap_or("other")
 }
 
-/// A call of a chain's node has ended. `outcome` is `ok`, `refused` (the node's own error), `unreachable` or `wrong_chain`.
+/// A call of a chain's node has ended. `outcome` is `ok`, `refused` (the node's own error), `unreachable` (also by what is no answer to what
+/// was asked) or `wrong_chain`.
 pub fn rpc(chain: &'static str, method: &'static str, outcome: &'static str, took: Duration) {
     static CALLS: Counters<3> = Counters::new(&table::RPC_CALLS);
     static SECONDS: Histograms<2> = Histograms::new(&table::RPC_SECONDS);
@@ -363,7 +371,7 @@ fn begin_with(chain: &'static str) {
         transactions_final(chain, outcome, 0);
     }
     for outcome in NOT_SIGNED.into_iter().chain(["signed"]) {
-        for kind in ["submit", "sign_only"] {
+        for kind in ["submit", "sign_only", "speed_up", "cancel"] {
             intents(chain, kind, outcome, 0);
         }
     }

@@ -1,5 +1,6 @@
-//! The story of one intent: what each stage of its pipeline took, and what its simulation said. It goes along with the task that runs
-//! the pipeline, so that no stage takes a parameter for it; away from a pipeline, stages are only timed.
+//! The story of one intent, or of one replacement that a caller asked for: what each stage of its pipeline took, and what its simulation said.
+//! It goes along with the task that runs the pipeline, so that no stage takes a parameter for it; away from one (what the tracker signs by
+//! itself), stages are only timed.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -24,10 +25,10 @@ pub const ROOTS: &str = "intentd::root";
 /// The name of an intent's span.
 pub(super) const INTENT: &str = "intent";
 
-/// A stage of the pipeline.
+/// A stage of the pipeline. T1 is also the one transaction of a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Agent, credential and rights.
+    /// Agent, credential and rights; of a replacement, the transaction as it is, and whether it can be replaced.
     Authorise,
     /// The idempotency key.
     Claim,

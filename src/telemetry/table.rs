@@ -55,8 +55,10 @@ table! {
     HTTP_REQUESTS Counter Count "intentd_http_requests_total" ["route", "method", "status"] "Requests answered; `client_gone`: the client went away before.";
     HTTP_SECONDS Histogram Seconds "intentd_http_request_seconds" ["route", "method"] "From a request's head to its reply's.";
 
-    INTENTS Counter Count "intentd_intents_total" ["chain", "kind", "outcome"] "Intents: signed, replayed, or why they were not signed; `panicked` and `abandoned` (at a stop) have no known end.";
-    STAGE_SECONDS Histogram Seconds "intentd_intent_stage_seconds" ["stage"] "What each stage of the pipeline took; `total` is all of it.";
+    TLS_EXPIRES Gauge Seconds "intentd_tls_certificate_expires_timestamp_seconds" ["role"] "When the certificate that the daemon shows (server), and the first of those that it sends along (chain), run out, in seconds since 1970. None without TLS of its own.";
+
+    INTENTS Counter Count "intentd_intents_total" ["chain", "kind", "outcome"] "Intents, and what callers ask to replace (kinds speed_up and cancel): signed, replayed, or why they were not signed; `panicked` and `abandoned` (at a stop) have no known end.";
+    STAGE_SECONDS Histogram Seconds "intentd_intent_stage_seconds" ["stage"] "What each stage of a pipeline took, an intent's or a replacement's; `total` is all of it.";
     TRANSACTIONS_FINAL Counter Count "intentd_transactions_final_total" ["chain", "outcome"] "Nonces that this daemon followed to their end.";
 
     HSM_OPERATIONS Counter Count "intentd_hsm_operations_total" ["operation", "outcome"] "Calls of the HSM as their callers saw them end.";
@@ -71,7 +73,7 @@ table! {
     HSM_CACHED_KEYS Gauge Count "intentd_hsm_cached_keys" [] "Signing keys with a live handle.";
     HSM_KEY_LOOKUPS Counter Count "intentd_hsm_key_lookups_total" ["result"] "Signatures that found a live handle (hit), or had to unwrap or find the key (miss).";
 
-    RPC_CALLS Counter Count "intentd_rpc_calls_total" ["chain", "method", "outcome"] "Calls of chains' nodes.";
+    RPC_CALLS Counter Count "intentd_rpc_calls_total" ["chain", "method", "outcome"] "Calls of chains' nodes; `unreachable` are also answers that are none.";
     RPC_SECONDS Histogram Seconds "intentd_rpc_call_seconds" ["chain", "method"] "What they took.";
     RPC_UP Gauge Count "intentd_rpc_up" ["chain", "node"] "0 when the last exchange with the node failed or made no sense, or it serves another chain. Nodes by their order; each is asked now and then.";
     RPC_HEAD_TIME Gauge Seconds "intentd_rpc_head_timestamp_seconds" ["chain", "node"] "The time of the newest block that the node knows, in seconds since 1970.";

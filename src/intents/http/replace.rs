@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument as _;
 
 use super::{IDEMPOTENCY_KEY, reply};
 use crate::access::http::{Ids, require};
@@ -17,7 +18,9 @@ use crate::http::extract::{Body, Members};
 use crate::http::problem::Problem;
 use crate::http::routes::{Routes, post};
 use crate::ids::{AgentId, IntentId};
+use crate::intents::replace::Reason;
 use crate::intents::{api, replace, view};
+use crate::telemetry::story;
 
 /// The routes.
 pub(super) fn routes() -> Routes {
@@ -50,7 +53,9 @@ async fn cancel(
 ) -> Result<Response, Problem> {
     may_replace(&app, &principal, agent_id).await?;
     let tasks = app.tasks.clone();
-    let work = tasks.spawn(async move { replace::cancel(&app, &principal, agent_id, id).await });
+    let pipeline =
+        story::telling(Reason::Cancel.as_str(), async move { replace::cancel(&app, &principal, agent_id, id).await });
+    let work = tasks.spawn(pipeline.in_current_span());
     let row = work.await.map_err(|panicked| Problem::internal(&panicked))??;
     Ok(Json(view::transaction(&row, false)).into_response())
 }
@@ -65,10 +70,11 @@ async fn speed_up(
 ) -> Result<Response, Problem> {
     may_replace(&app, &principal, agent_id).await?;
     let tasks = app.tasks.clone();
-    let work = tasks.spawn(async move {
+    let pipeline = story::telling(Reason::SpeedUp.as_str(), async move {
         let key = headers.get(IDEMPOTENCY_KEY).map(HeaderValue::as_bytes);
         replace::speed_up(&app, &principal, agent_id, id, &body, key).await
     });
+    let work = tasks.spawn(pipeline.in_current_span());
     let submitted = work.await.map_err(|panicked| Problem::internal(&panicked))??;
     Ok(reply(StatusCode::OK, &submitted, view::transaction(&submitted.row, false)))
 }

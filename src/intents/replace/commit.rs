@@ -22,6 +22,7 @@ use crate::chain::SignedTx;
 use crate::freezes;
 use crate::money::Wei;
 use crate::simulate::UNMINED_MAX;
+use crate::telemetry::story::{Stage, stage};
 use crate::vaults::keys;
 
 /// How often the outcome of a COMMIT is asked for.
@@ -31,10 +32,10 @@ const OUTCOME_TRIES: u32 = 5;
 pub(super) async fn commit(app: &App, by: By<'_>, replacement: &Replacement) -> Result<SignedTx, IntentError> {
     let lane = replacement.target.lane;
     let _turn = check::take_turn(app, lane).await?;
-    let mut t1 = rows::begin_t1(&app.db).await?;
+    let mut t1 = stage(Stage::Begin, rows::begin_t1(&app.db)).await?;
     let bytes = sign(app, &mut t1, by, replacement).await?;
     // No time-out wraps COMMIT.
-    let Err(cause) = t1.commit().await else { return Ok(bytes) };
+    let Err(cause) = stage(Stage::Commit, t1.commit()).await else { return Ok(bytes) };
     tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
     for attempt in 0..OUTCOME_TRIES {
         match store::settled_outcome(&app.db, lane, bytes.hash).await {
@@ -56,43 +57,67 @@ async fn sign(
     by: By<'_>,
     replacement: &Replacement,
 ) -> Result<SignedTx, IntentError> {
-    let Replacement { target, reason, claim, .. } = replacement;
-    if let (Some(claim), Some(owner)) = (claim, &target.owner)
+    let target = &replacement.target;
+    stage(Stage::Windows, hold(conn, replacement)).await?;
+    let raised = stage(Stage::Rules, async {
+        let agent = recheck(conn, by, replacement).await?;
+        match &target.owner {
+            Some(owner) => charge(conn, replacement, owner, agent.as_ref()).await,
+            None => Ok(Vec::new()),
+        }
+    })
+    .await?;
+    stage(Stage::Nonce, async {
+        if !store::lock_unchanged(conn, target).await? {
+            return Err(IntentError::could_not_check(
+                "the transaction was mined or replaced meanwhile: nothing was signed; look at it again",
+            ));
+        }
+        check_funds(conn, replacement).await?;
+        check_ahead(conn, replacement).await
+    })
+    .await?;
+    let nonce = target.standing.nonce;
+    let key = &replacement.key;
+    let digest = replacement.tx.signing_digest(nonce)?;
+    let context = key.context();
+    let signature = stage(Stage::Sign, app.hsm.sign(&context, &key.key_ref, &key.public_key, digest)).await?;
+    let bytes = replacement.tx.encode(nonce, &signature);
+    stage(Stage::Write, write(conn, by, replacement, &bytes, &raised)).await?;
+    Ok(bytes)
+}
+
+/// The claim, still ours, and the windows' locks.
+async fn hold(conn: &mut PgConnection, replacement: &Replacement) -> Result<(), IntentError> {
+    let Some(owner) = &replacement.target.owner else { return Ok(()) };
+    if let Some(claim) = &replacement.claim
         && !rows::hold_claims(conn, owner.agent_id, std::slice::from_ref(claim)).await?
     {
         return Err(IntentError::ClaimLost);
     }
+    Ok(rows::lock_windows(conn, owner.agent_id, &replacement.units).await?)
+}
+
+/// The attempt, what it can cost, the audit row, and the claim's completion.
+async fn write(
+    conn: &mut PgConnection,
+    by: By<'_>,
+    replacement: &Replacement,
+    bytes: &SignedTx,
+    raised: &[Raised],
+) -> Result<(), IntentError> {
+    let Replacement { target, reason, claim, .. } = replacement;
+    store::insert_attempt(conn, target, *reason, replacement.is_noop, &replacement.tx, bytes).await?;
     if let Some(owner) = &target.owner {
-        rows::lock_windows(conn, owner.agent_id, &replacement.units).await?;
+        store::raise_entries(conn, owner, raised).await?;
     }
-    let agent = recheck(conn, by, replacement).await?;
-    let raised = match &target.owner {
-        Some(owner) => charge(conn, replacement, owner, agent.as_ref()).await?,
-        None => Vec::new(),
-    };
-    if !store::lock_unchanged(conn, target).await? {
-        return Err(IntentError::could_not_check(
-            "the transaction was mined or replaced meanwhile: nothing was signed; look at it again",
-        ));
-    }
-    check_funds(conn, replacement).await?;
-    check_ahead(conn, replacement).await?;
-    let nonce = target.standing.nonce;
-    let key = &replacement.key;
-    let digest = replacement.tx.signing_digest(nonce)?;
-    let signature = app.hsm.sign(&key.context(), &key.key_ref, &key.public_key, digest).await?;
-    let bytes = replacement.tx.encode(nonce, &signature);
-    store::insert_attempt(conn, target, *reason, replacement.is_noop, &replacement.tx, &bytes).await?;
-    if let Some(owner) = &target.owner {
-        store::raise_entries(conn, owner, &raised).await?;
-    }
-    audit::record(conn, signed_event(by, replacement, &bytes)).await?;
+    audit::record(conn, signed_event(by, replacement, bytes)).await?;
     if let (Some(claim), Some(owner)) = (claim, &target.owner)
         && !rows::finish_claims(conn, owner.agent_id, &[(*claim, owner.intent)]).await?
     {
         return Err(IntentError::ClaimLost);
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Rules and rights as they are now, with their rows held. What settles a nonce without paying anybody needs few of them: a human's

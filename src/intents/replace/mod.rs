@@ -31,6 +31,7 @@ use crate::chain::{Chain, FeeRequest};
 use crate::db::DbError;
 use crate::freezes;
 use crate::ids::{AgentId, IntentId};
+use crate::telemetry::story::{self, Stage, Told, stage};
 pub use rules::Reason;
 use rules::Verdict;
 use store::Target;
@@ -60,8 +61,10 @@ pub async fn cancel(
     agent_id: AgentId,
     id: IntentId,
 ) -> Result<IntentRow, IntentError> {
-    let wish = Wish { principal, agent_id, id, reason: Reason::Cancel, fees: FeeRequest::default(), claim: None };
-    recorded(app, &wish, replace_intent(app, &wish).await).await.map(|(row, _)| row)
+    let mut wish = Wish::new(principal, agent_id, id, Reason::Cancel);
+    let result = replace_intent(app, &mut wish).await;
+    tell(&wish, &result);
+    result
 }
 
 /// The same payment with higher fees. With an idempotency key, once for each key; without one, and without fees, not again before the last
@@ -77,16 +80,23 @@ pub async fn speed_up(
     body: &Map<String, Value>,
     idempotency_key: Option<&[u8]>,
 ) -> Result<Submitted, IntentError> {
-    let fees = parse::fees_only(body)?;
-    let mut wish = Wish { principal, agent_id, id, reason: Reason::SpeedUp, fees, claim: None };
-    if let Some(text) = idempotency_key {
-        match claim(app, &wish, text).await? {
-            Ok(held) => wish.claim = Some(held),
-            Err(row) => return Ok(Submitted { row: *row, replayed: true }),
+    let mut wish = Wish::new(principal, agent_id, id, Reason::SpeedUp);
+    let result: Result<IntentRow, IntentError> = async {
+        wish.fees = parse::fees_only(body)?;
+        if let Some(text) = idempotency_key {
+            match stage(Stage::Claim, claim(app, &wish, text)).await? {
+                Ok(held) => wish.claim = Some(held),
+                Err(row) => {
+                    wish.found(&row);
+                    return Ok(*row);
+                }
+            }
         }
+        replace_intent(app, &mut wish).await
     }
-    let (row, raised) = recorded(app, &wish, replace_intent(app, &wish).await).await?;
-    Ok(Submitted { row, replayed: raised.is_none() })
+    .await;
+    tell(&wish, &result);
+    result.map(|row| Submitted { row, replayed: wish.signed.is_none() })
 }
 
 /// What somebody asks for.
@@ -97,6 +107,44 @@ struct Wish<'a> {
     reason: Reason,
     fees: FeeRequest,
     claim: Option<HeldClaim>,
+    /// Chain and nonce of the transaction, once it is found, for the line that tells of it.
+    at: Option<(String, Option<u64>)>,
+    /// The hash of the further attempt, once it is signed: whatever fails then, it is out. Without one, all was as was asked for already.
+    signed: Option<B256>,
+}
+
+impl<'a> Wish<'a> {
+    fn new(principal: &'a Principal, agent_id: AgentId, id: IntentId, reason: Reason) -> Self {
+        story::named(id);
+        Self { principal, agent_id, id, reason, fees: FeeRequest::default(), claim: None, at: None, signed: None }
+    }
+
+    fn found(&mut self, row: &IntentRow) {
+        story::on_chain(&row.chain);
+        self.at = Some((row.chain.clone(), row.slot.as_ref().map(|slot| slot.nonce)));
+    }
+}
+
+/// One line that tells the story of a replacement. That of its intent's own pipeline stays what is told when the nonce is final.
+fn tell(wish: &Wish<'_>, result: &Result<IntentRow, IntentError>) {
+    let outcome = match (wish.signed, result) {
+        (Some(_), _) => "signed",
+        (None, Ok(_)) => "replayed",
+        (None, Err(error)) => error.label(),
+    };
+    let Told { total_ms, stages_ms, simulation } = story::end(outcome);
+    let (intent, agent, kind) = (wish.id, wish.agent_id, wish.reason.as_str());
+    let chain = wish.at.as_ref().map(|(chain, _)| &**chain);
+    let nonce = wish.at.as_ref().and_then(|(_, nonce)| *nonce);
+    match result {
+        Err(error) if wish.signed.is_none() => tracing::info!(
+            %intent, %agent, chain, nonce, kind, why = outcome, simulation, total_ms, stages_ms, "replacement refused: {error}"
+        ),
+        _ => tracing::info!(
+            %intent, %agent, chain, nonce, kind, tx_hash = wish.signed.map(tracing::field::display), simulation, total_ms, stages_ms,
+            error = result.as_ref().err().map(tracing::field::display), "replacement {outcome}"
+        ),
+    }
 }
 
 /// The idempotency key, apart from those of the agent's submits and of other humans; or the transaction as an earlier run left it.
@@ -130,14 +178,21 @@ async fn row(app: &App, agent_id: AgentId, id: IntentId) -> Result<IntentRow, In
     found.ok_or_else(|| IntentError::NotFound("no such transaction".to_owned()))
 }
 
-/// The transaction, and the hash of the further attempt; `None` when it was as was asked for already.
-type Replaced = (IntentRow, Option<B256>);
+async fn replace_intent(app: &Arc<App>, wish: &mut Wish<'_>) -> Result<IntentRow, IntentError> {
+    let result = find_and_replace(app, wish).await;
+    match &result {
+        Err(error) if wish.signed.is_none() => record_refusal(app, wish, error).await,
+        _ => {}
+    }
+    result
+}
 
-async fn replace_intent(app: &Arc<App>, wish: &Wish<'_>) -> Result<Replaced, IntentError> {
+async fn find_and_replace(app: &Arc<App>, wish: &mut Wish<'_>) -> Result<IntentRow, IntentError> {
     if app.stopping.is_cancelled() {
         return Err(IntentError::Stopping);
     }
-    let before = row(app, wish.agent_id, wish.id).await?;
+    let before = stage(Stage::Authorise, row(app, wish.agent_id, wish.id)).await?;
+    wish.found(&before);
     let Some(slot) = &before.slot else {
         return Err(IntentError::Conflict(
             "nothing was signed for this transaction: there is nothing to replace".into(),
@@ -147,8 +202,8 @@ async fn replace_intent(app: &Arc<App>, wish: &Wish<'_>) -> Result<Replaced, Int
     let chain = app.chains.tracked(lane.chain_id);
     let chain = chain.ok_or_else(|| IntentError::could_not_check("the chain of this transaction is not known here"))?;
     let by = By::Principal(wish.principal);
-    let further = replace(app, by, &chain, lane, slot.nonce, wish.reason, wish.fees, wish.claim).await?;
-    Ok((row(app, wish.agent_id, wish.id).await?, further))
+    wish.signed = replace(app, by, &chain, lane, slot.nonce, wish.reason, wish.fees, wish.claim).await?;
+    row(app, wish.agent_id, wish.id).await
 }
 
 /// A further attempt by the daemon itself. `None`: there was nothing to do.
@@ -173,7 +228,11 @@ async fn replace(
     wanted: FeeRequest,
     claim: Option<HeldClaim>,
 ) -> Result<Option<B256>, IntentError> {
-    let target = store::target(&mut *app.db.acquire().await?, lane, nonce).await?;
+    let target = stage(Stage::Authorise, async {
+        let mut conn = app.db.acquire().await?;
+        store::target(&mut conn, lane, nonce).await
+    });
+    let target = target.await?;
     let target: Target = target.ok_or_else(|| IntentError::NotFound("no such transaction".to_owned()))?;
     match rules::may(reason, &target.standing).map_err(IntentError::Conflict)? {
         Verdict::Already => {
@@ -189,20 +248,26 @@ async fn replace(
         store::stands(&app.db, lane).await?;
         return Ok(None);
     }
-    let replacement = prepare::prepare(app, by, chain, target, reason, wanted, claim).await?;
+    let replacement = prepare::prepare(app, by, chain, target, reason, wanted, claim);
+    let replacement = stage(Stage::Check, replacement).await?;
     let signed_at = Instant::now();
     let bytes = commit::commit(app, by, &replacement).await?;
-    tracing::info!(chain = %chain.spec().name, address = %lane.address, nonce, tx_hash = %bytes.hash, reason = reason.as_str(),
-        "a further attempt of the nonce is signed");
-    let sent = broadcast::send_new(app, chain, &bytes, signed_at).await;
-    broadcast::record(app, lane, nonce, &sent).await;
+    if let By::Daemon = by {
+        let intent = replacement.target.owner.as_ref().map(|owner| tracing::field::display(owner.intent));
+        tracing::info!(intent, chain = %chain.spec().name, address = %lane.address, nonce, tx_hash = %bytes.hash, kind = reason.as_str(),
+            "a further attempt of the nonce is signed");
+    }
+    stage(Stage::Broadcast, async {
+        let sent = broadcast::send_new(app, chain, &bytes, signed_at).await;
+        broadcast::record(app, lane, nonce, &sent).await;
+    })
+    .await;
     app.tracker.sent_on(lane.chain_id);
     Ok(Some(bytes.hash))
 }
 
 /// Writes a refusal down, and gives the claim back, unless something may have been signed under it.
-async fn recorded(app: &App, wish: &Wish<'_>, result: Result<Replaced, IntentError>) -> Result<Replaced, IntentError> {
-    let Err(error) = &result else { return result };
+async fn record_refusal(app: &App, wish: &Wish<'_>, error: &IntentError) {
     let resource = Resource::new("transaction", wish.id);
     let event = Event::by(wish.principal, wish.reason.action(), resource)
         .with("outcome", "refused")
@@ -223,5 +288,4 @@ async fn recorded(app: &App, wish: &Wish<'_>, result: Result<Replaced, IntentErr
     if let Err(cause) = written.await {
         tracing::error!(intent = %wish.id, error = %cause, refused = %error, "a refusal could not be recorded");
     }
-    result
 }

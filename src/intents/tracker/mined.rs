@@ -173,17 +173,20 @@ async fn settle_unless_plain(look: &Look<'_>, found: &Found<'_>) -> Result<Settl
     Ok(Settled::Done(settled))
 }
 
-/// The end of a nonce: counted, and told with everything that is known of it. What its pipeline took is known to the daemon that signed it.
+/// The end of a nonce: counted, and told with everything that is known of it: also which of its attempts was mined, counted from 1, the
+/// intent's own being the first. What its pipeline took is known to the daemon that signed it; a replacement's pipeline was told by itself.
 fn tell_final(look: &Look<'_>, slot: &OpenSlot, outcome: Outcome, receipt: Option<&Receipt>) {
     let spec = look.chain.spec();
     record::transaction_final(&spec.name, outcome.as_str());
     let intent = slot.intent.map_or_else(|| "none".to_owned(), |intent| intent.to_string());
     let told = slot.intent.and_then(story::recall);
     let told = told.as_ref();
+    let mined = |hash| slot.attempts.iter().position(|attempt| attempt.tx_hash == hash).map(|index| index + 1);
+    let attempt = receipt.and_then(|receipt| mined(receipt.transaction_hash));
     let fee_wei = receipt.and_then(|mined| mined.effective_gas_price?.checked_mul(mined.gas_used.into()));
     tracing::info!(intent, chain = %spec.name, address = %slot.lane.address, nonce = slot.nonce,
         tx_hash = receipt.map(|mined| tracing::field::display(mined.transaction_hash)),
-        block = receipt.map(|mined| mined.block_number), fee_wei, attempts = slot.attempts.len(),
+        block = receipt.map(|mined| mined.block_number), fee_wei, attempt, attempts = slot.attempts.len(),
         signed_s_ago = slot.age_s as u64, simulation = told.map(|told| told.simulation),
         pipeline_ms = told.map(|told| told.total_ms), stages_ms = told.map(|told| &*told.stages_ms),
         "final: {}", outcome.as_str());

@@ -9,18 +9,19 @@ use crate::harness::client::{Client, Reply};
 use crate::harness::hsm::PIN;
 use crate::harness::stack::{Options, Stack, fresh_scalar, pay, text, until};
 
-fn request_id(reply: &Reply) -> String {
+pub(super) fn request_id(reply: &Reply) -> String {
     reply.headers["x-request-id"].to_str().unwrap().to_owned()
 }
 
 /// Lines with this message, up to a colon or all of it.
-fn saying<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
+pub(super) fn saying<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
     let says = |line: &&Value| line["fields"]["message"].as_str().is_some_and(|said| said.starts_with(message));
     lines.iter().filter(says).collect()
 }
 
 /// The line within the span of a request.
-fn within<'a>(lines: &[&'a Value], request: &str) -> &'a Value {
+#[track_caller]
+pub(super) fn within<'a>(lines: &[&'a Value], request: &str) -> &'a Value {
     let of =
         |line: &&&Value| line["spans"].as_array().unwrap().iter().any(|s| s["name"] == "http" && s["id"] == request);
     lines.iter().find(of).unwrap_or_else(|| panic!("no line of {request}: {lines:?}"))
