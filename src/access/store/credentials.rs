@@ -94,6 +94,14 @@ impl TryFrom<Vec<u8>> for StoredHash {
     }
 }
 
+/// A further condition: a token is not revoked. A statement without it is for keys: asked of both with NULL for a key, one plan does not suit
+/// both, and Postgres plans it anew each time, which costs five times what it costs to run it.
+macro_rules! not_revoked {
+    ($jti:literal) => {
+        concat!(" AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = ", $jti, ")")
+    };
+}
+
 /// The agent whose key begins like this one. Unverified: compare the hash. With a token's id, a revoked one is not admitted.
 ///
 /// # Errors
@@ -103,17 +111,21 @@ pub async fn agent_by_prefix(
     prefix: &str,
     jti: Option<Uuid>,
 ) -> Result<Option<AgentIdentity>, DbError> {
-    let agent = sqlx::query_as(
-        "SELECT id, org_id, key_hash, scopes, vault_ids, intents_api_enabled, token_ttl_seconds, expires_at, unclaimed,
-                is_active AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-                AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $2) AS admitted
-         FROM agents WHERE key_prefix = $1 AND key_hash IS NOT NULL",
-    )
-    .bind(prefix)
-    .bind(jti)
-    .fetch_optional(conn)
-    .await?;
-    Ok(agent)
+    macro_rules! identity {
+        ($and:expr) => {
+            concat!(
+                "SELECT id, org_id, key_hash, scopes, vault_ids, intents_api_enabled, token_ttl_seconds, expires_at, unclaimed,
+                        is_active AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
+                $and,
+                " AS admitted FROM agents WHERE key_prefix = $1 AND key_hash IS NOT NULL"
+            )
+        };
+    }
+    let query = match jti {
+        None => sqlx::query_as(identity!("")).bind(prefix),
+        Some(jti) => sqlx::query_as(identity!(not_revoked!("$2"))).bind(prefix).bind(jti),
+    };
+    Ok(query.fetch_optional(conn).await?)
 }
 
 /// The human's key that begins like this one. Unverified: compare the hash. With a token's id, a revoked one is not admitted.
@@ -125,17 +137,21 @@ pub async fn user_key_by_prefix(
     prefix: &str,
     jti: Option<Uuid>,
 ) -> Result<Option<UserKeyIdentity>, DbError> {
-    let key = sqlx::query_as(
-        "SELECT k.id AS key_id, u.id AS user_id, u.org_id, u.role, u.platform_admin, k.key_hash, k.scopes,
-                k.is_active AND u.is_active AND (k.expires_at IS NULL OR k.expires_at > now())
-                AND NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = $2) AS admitted
-         FROM user_api_keys k JOIN users u ON u.id = k.user_id AND u.org_id = k.org_id WHERE k.key_prefix = $1",
-    )
-    .bind(prefix)
-    .bind(jti)
-    .fetch_optional(conn)
-    .await?;
-    Ok(key)
+    macro_rules! identity {
+        ($and:expr) => {
+            concat!(
+                "SELECT k.id AS key_id, u.id AS user_id, u.org_id, u.role, u.platform_admin, k.key_hash, k.scopes,
+                        k.is_active AND u.is_active AND (k.expires_at IS NULL OR k.expires_at > now())",
+                $and,
+                " AS admitted FROM user_api_keys k JOIN users u ON u.id = k.user_id AND u.org_id = k.org_id WHERE k.key_prefix = $1"
+            )
+        };
+    }
+    let query = match jti {
+        None => sqlx::query_as(identity!("")).bind(prefix),
+        Some(jti) => sqlx::query_as(identity!(not_revoked!("$2"))).bind(prefix).bind(jti),
+    };
+    Ok(query.fetch_optional(conn).await?)
 }
 
 /// Notes when humans' keys were last used. A time that is behind the stored one changes nothing.
