@@ -94,22 +94,29 @@ async fn candidates(
     path: Option<&SecretPath>,
     own: Option<&str>,
 ) -> Result<Vec<Candidate>, DbError> {
+    // From the agent to its vaults to the path: thousands of agents may each have a key at one path, in vaults of their own.
     let rows = sqlx::query(concat!(
         "SELECT c.*, p.* FROM (",
         select!(
             ", k.created_at AS key_created_at, v.id AS in_vault, a.id AS for_agent, a.vault_ids, a.scopes,
-             v.id = ANY(a.vault_ids) AS bound, v.created_by_type = 'user' AS human_owned,
-             coalesce(k.path = $4 AND v.name = $5 AND v.created_by_type = 'user', false) AS own, "
+             v.id = ANY(a.vault_ids) AS bound, v.created_by_type = 'user' AS human_owned, place.own, "
         ),
         joined_vault!(),
-        " FROM signing_keys k
-         JOIN secrets s ON s.id = k.secret_id AND s.deleted_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > now())
+        " FROM agents a
+         CROSS JOIN LATERAL (
+             SELECT s.id, false AS own FROM (
+                 SELECT vault_id FROM policies WHERE principal_type = 'agent' AND principal_id = a.id
+                 UNION
+                 SELECT id FROM vaults WHERE created_by = a.id AND created_by_type = 'agent' AND deleted_at IS NULL
+             ) AS reach JOIN secrets s ON s.vault_id = reach.vault_id AND s.path = $2
+             UNION ALL
+             SELECT s.id, true FROM vaults v JOIN secrets s ON s.vault_id = v.id AND s.path = $4
+             WHERE v.org_id = a.org_id AND v.name = $5 AND v.created_by_type = 'user' AND v.deleted_at IS NULL
+         ) AS place
+         JOIN secrets s ON s.id = place.id AND s.deleted_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > now())
+         JOIN signing_keys k ON k.secret_id = s.id AND k.org_id = a.org_id AND k.state = 'active'
          JOIN vaults v ON v.id = k.vault_id AND v.deleted_at IS NULL
-         JOIN agents a ON a.id = $3 AND a.org_id = k.org_id
-         WHERE k.org_id = $1 AND k.path IN ($2, $4) AND k.state = 'active'
-           AND ((k.path = $4 AND v.name = $5 AND v.created_by_type = 'user')
-                OR (k.path = $2 AND ((v.created_by_type = 'agent' AND v.created_by = a.id)
-                    OR EXISTS (SELECT 1 FROM policies p WHERE p.vault_id = v.id AND p.principal_type = 'agent' AND p.principal_id = a.id))))
+         WHERE a.id = $3 AND a.org_id = $1
          ORDER BY own DESC, human_owned DESC, bound DESC, k.created_at DESC, k.id LIMIT $6) AS c LEFT JOIN LATERAL (",
         rules!("agent", "c.for_agent", "$1", "c.in_vault", ""),
         ") AS p ON true ORDER BY c.own, c.human_owned DESC, c.bound DESC, c.key_created_at DESC, c.id"
@@ -122,11 +129,11 @@ async fn candidates(
     .bind(VAULTS_MAX)
     .fetch_all(conn)
     .await?;
-    // A key has a row for each policy, and at least one.
+    // A key has a row for each policy, and at least one; and again where it is the agent's own and has been asked for by its path.
     let mut found: Vec<Candidate> = Vec::new();
     for row in &rows {
-        let id: KeyId = row.try_get("id")?;
-        if found.last().is_none_or(|last| last.row.id != id) {
+        let (id, own): (KeyId, bool) = (row.try_get("id")?, row.try_get("own")?);
+        if found.last().is_none_or(|last| (last.row.id, last.own) != (id, own)) {
             found.push(Candidate::of(row)?);
         }
         if let (Some(last), Some(rule)) = (found.last_mut(), RuleRow::beside(row)?) {
