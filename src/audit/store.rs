@@ -5,8 +5,10 @@ pub mod trail;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query as Statement;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection, Postgres};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -27,41 +29,66 @@ pub async fn record(conn: &mut PgConnection, event: Event) -> Result<(), DbError
     record_alike(conn, event.action, &[event]).await
 }
 
+/// The parts of a `WITH` that write events of one action, bound by [`bind_events`] from the first of these parameters on.
+macro_rules! recorded {
+    ($id:literal, $org:literal, $actor_type:literal, $actor:literal, $kind:literal, $resource:literal, $details:literal, $ip:literal,
+     $at:literal, $hash:literal, $action:literal, $fitting:literal) => {
+        concat!(
+            "event AS MATERIALIZED (
+                 SELECT * FROM unnest(",
+            $id, "::uuid[], ", $org, "::uuid[], ", $actor_type, "::text[], ", $actor, "::uuid[], ", $kind, "::text[], ",
+            $resource, "::text[], ", $details, "::jsonb[], ", $ip, "::text[], ", $at, "::timestamptz[], ", $hash, "::bytea[])
+                     AS e (id, org_id, actor_type, actor_id, resource_type, resource_id, details, ip, created_at, hash)
+             ), told AS (
+                 INSERT INTO webhook_deliveries (id, webhook_id, event_id, event_created_at, action)
+                 SELECT gen_random_uuid(), w.id, e.id, e.created_at, ", $action, " FROM event e
+                 JOIN webhooks w ON w.org_id = e.org_id AND w.is_active AND w.events && ", $fitting, "::text[]
+             ), recorded AS (
+                 INSERT INTO audit_events (id, org_id, action, actor_type, actor_id, resource_type, resource_id, details, ip_address,
+                                           created_at, hash)
+                 SELECT id, org_id, ", $action, ", actor_type, actor_id, resource_type, resource_id, details, ip::inet, created_at, hash
+                 FROM event
+             )"
+        )
+    };
+}
+pub(crate) use recorded;
+
+/// The values of [`recorded`](macro@recorded), in its order.
+pub(crate) fn bind_events<'q>(
+    query: Statement<'q, Postgres, PgArguments>,
+    action: &'static str,
+    events: &'q [Event],
+) -> Statement<'q, Postgres, PgArguments> {
+    fn each<'e, T>(events: &'e [Event], of: impl Fn(&'e Event) -> T) -> Vec<T> {
+        events.iter().map(of).collect()
+    }
+    query
+        .bind(each(events, |event| event.id))
+        .bind(each(events, |event| event.org_id))
+        .bind(each(events, |event| event.actor.kind()))
+        .bind(each(events, |event| event.actor.id()))
+        .bind(each(events, |event| event.resource.kind))
+        .bind(each(events, |event| event.resource.id.as_deref()))
+        .bind(each(events, |event| Json(&event.details)))
+        .bind(each(events, |event| event.ip.map(|ip| ip.to_string())))
+        .bind(each(events, |event| event.created_at))
+        .bind(each(events, |event| hash::of(&event.fields()).to_vec()))
+        .bind(action)
+        .bind(fitting(action))
+}
+
 /// As [`record`], for several events of one action, in one statement.
 ///
 /// # Errors
 /// As any statement; the effects must then not happen either.
 pub async fn record_alike(conn: &mut PgConnection, action: &'static str, events: &[Event]) -> Result<(), DbError> {
-    fn each<'e, T>(events: &'e [Event], of: impl Fn(&'e Event) -> T) -> Vec<T> {
-        events.iter().map(of).collect()
-    }
-    sqlx::query(
-        "WITH event AS MATERIALIZED (
-             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::jsonb[], $8::text[],
-                                  $9::timestamptz[], $10::bytea[])
-                 AS e (id, org_id, actor_type, actor_id, resource_type, resource_id, details, ip, created_at, hash)
-         ), told AS (
-             INSERT INTO webhook_deliveries (id, webhook_id, event_id, event_created_at, action)
-             SELECT gen_random_uuid(), w.id, e.id, e.created_at, $11 FROM event e
-             JOIN webhooks w ON w.org_id = e.org_id AND w.is_active AND w.events && $12::text[]
-         )
-         INSERT INTO audit_events (id, org_id, action, actor_type, actor_id, resource_type, resource_id, details, ip_address, created_at, hash)
-         SELECT id, org_id, $11, actor_type, actor_id, resource_type, resource_id, details, ip::inet, created_at, hash FROM event",
-    )
-    .bind(each(events, |event| event.id))
-    .bind(each(events, |event| event.org_id))
-    .bind(each(events, |event| event.actor.kind()))
-    .bind(each(events, |event| event.actor.id()))
-    .bind(each(events, |event| event.resource.kind))
-    .bind(each(events, |event| event.resource.id.as_deref()))
-    .bind(each(events, |event| Json(&event.details)))
-    .bind(each(events, |event| event.ip.map(|ip| ip.to_string())))
-    .bind(each(events, |event| event.created_at))
-    .bind(each(events, |event| hash::of(&event.fields()).to_vec()))
-    .bind(action)
-    .bind(fitting(action))
-    .execute(conn)
-    .await?;
+    let query = sqlx::query(concat!(
+        "WITH ",
+        recorded!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12"),
+        " SELECT"
+    ));
+    bind_events(query, action, events).execute(conn).await?;
     Ok(())
 }
 

@@ -16,12 +16,14 @@ use super::guardrails;
 use super::lanes::Lane;
 use super::nonce::{self, Taken};
 use super::state::SlotState;
-use super::store::{self, Aged, Entry, Held, IntentRow, NewIntent, NewSigned, Rights, SimulationNote, SlotRow};
+use super::store::{
+    self, Aged, Entry, Held, IntentRow, LaneRow, NewIntent, NewSigned, Rights, SimulationNote, SlotRow,
+};
 use crate::access::store::{is_token_revoked, still_proven};
 use crate::access::{KeyRoot, Principal};
 use crate::agents::Agent;
 use crate::app::App;
-use crate::audit::{self, Event, Resource};
+use crate::audit::{Event, Resource};
 use crate::chain::Chain;
 use crate::db::DbError;
 use crate::ids::IntentId;
@@ -170,19 +172,19 @@ async fn reserve_and_sign(
 ) -> Result<Vec<Committed>, IntentError> {
     let agent_id = first.agent_id;
     // 1. Rules and rights as they are now, with what the windows hold.
-    let reserved = stage(Stage::Rules, async {
-        let (agent, mut aged) = recheck(conn, lane, batch, first, units).await?;
+    let (reserved, row) = stage(Stage::Rules, async {
+        let (agent, mut aged, row) = recheck(conn, lane, batch, first, units).await?;
         let mut reserved = Vec::with_capacity(batch.len());
         for (index, ready) in batch.iter().enumerate() {
             reserved.push(reserve(conn, &ready.checked, &agent, &mut aged, index == 0).await?);
         }
-        Ok::<_, IntentError>(reserved)
+        Ok::<_, IntentError>((reserved, row))
     })
     .await?;
     // 2. The nonces, and whether the balance that was read is enough for what others took meanwhile.
     let intents: Vec<&Checked> = batch.iter().map(|ready| &ready.checked).collect();
     let taken = stage(Stage::Nonce, async {
-        let taken = nonce::take(app, conn, lane, &intents).await?;
+        let taken = nonce::take(app, conn, lane, row, &intents).await?;
         check_ahead(conn, lane, &taken, first).await?;
         Ok::<_, IntentError>(taken)
     })
@@ -238,10 +240,9 @@ async fn reserve_and_sign(
         batch.iter().filter_map(|ready| Some((ready.checked.claim?, ready.id))).collect();
     stage(Stage::Write, async {
         store::insert_foreign(conn, lane, &taken.skipped, key.id, first.nonce.block).await?;
-        if !store::insert_signed(conn, &taken, &signed, &done).await? {
+        if !store::insert_signed(conn, &taken, &signed, (first.kind.action(), &events), &done).await? {
             return Err(IntentError::ClaimLost);
         }
-        audit::record_alike(conn, first.kind.action(), &events).await?;
         Ok(committed)
     })
     .await
@@ -296,26 +297,27 @@ async fn check_ahead(conn: &mut PgConnection, lane: Lane, taken: &Taken, checked
 }
 
 /// Reads again, on this connection, behind the organisation's gate and with shared locks: the agent with its guardrails, which [`reserve`]
-/// applies, the credential, the key and the right to it, and whether a simulation is required; and, of windows that are locked, the sums. A
-/// revocation, a freeze or a stricter setting that has been answered holds here, however long the checks took.
+/// applies, the credential, the key and the right to it, and whether a simulation is required; of windows that are locked, the sums; and the
+/// lane, which is locked by then unless it is new. A revocation, a freeze or a stricter setting that has been answered holds here, however long
+/// the checks took.
 async fn recheck(
     conn: &mut PgConnection,
     lane: Lane,
     batch: &[Ready],
     first: &Checked,
     units: &[String],
-) -> Result<(Agent, BTreeMap<String, Aged>), IntentError> {
+) -> Result<(Agent, BTreeMap<String, Aged>, Option<LaneRow>), IntentError> {
     let whose = (first.agent_id, first.key.id);
     let rights = store::hold_rights(conn, lane, first.org_id, whose, units).await?;
     let rights = rights.ok_or_else(|| IntentError::NotFound("no such agent".to_owned()))?;
-    let Rights { agent, key, standing, windows } = rights;
+    let Rights { agent, limits, key, rules, standing, lane, windows } = rights;
     if let Some(why) = why_not_signing(&agent, crate::clock::now()) {
         return Err(IntentError::NotAllowed(why.to_owned()));
     }
     if !is_proven(conn, &first.principal, &agent).await? {
         return Err(IntentError::NotAllowed("the credential was rotated or revoked meanwhile".to_owned()));
     }
-    keys::store::may_sign(conn, &first.principal, key).await?;
+    keys::store::may_sign(&first.principal, key, &limits, rules)?;
     let spec = first.chain.spec();
     standing.refuse_frozen()?;
     if standing.chain_disabled {
@@ -329,7 +331,7 @@ async fn recheck(
             return Err(IntentError::changed_meanwhile("the guardrails came to need a simulation"));
         }
     }
-    Ok((agent, windows))
+    Ok((agent, windows, lane))
 }
 
 /// Whether the credential still holds. An agent's key is in the row that is held already.

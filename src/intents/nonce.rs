@@ -11,7 +11,7 @@ use super::error::IntentError;
 use super::frozen;
 use super::lanes::Lane;
 use super::parse::Kind;
-use super::store;
+use super::store::{self, LaneRow};
 use crate::app::App;
 
 /// How far above the next free nonce an explicit one may park.
@@ -34,10 +34,10 @@ pub(super) struct Taken {
     pub(super) has_unsent: bool,
 }
 
-/// Locks the lane and gives out nonces: the lowest without a slot that are at or above both our count and the chain's. Nothing is written
-/// but the row of a lane that is new, which goes with a refusal. The lane must hold these too: its depth and the balance are looked at
-/// here, behind the lock, so that parallel ones see each other; and so are the installation's brakes. Only a single intent may want a certain
-/// nonce.
+/// Gives out nonces of a lane whose locked row is `row`, or which is made and locked here if it is new: the lowest without a slot that are
+/// at or above both our count and the chain's. Nothing is written but the row of a lane that is new, which goes with a refusal. The lane must
+/// hold these too: its depth and the balance are looked at here, behind the lock, so that parallel ones see each other; and so are the
+/// installation's brakes. Only a single intent may want a certain nonce.
 ///
 /// Nonces that the chain has and we have not become foreign slots, at most `nonce_gap_max` of them open at a time. Beyond that
 /// nothing is signed; and when they are mined, so that no pool can have invented them, the lane waits for an operator.
@@ -45,10 +45,14 @@ pub(super) async fn take(
     app: &Arc<App>,
     conn: &mut PgConnection,
     lane: Lane,
+    row: Option<LaneRow>,
     intents: &[&Checked],
 ) -> Result<Taken, IntentError> {
     let Some(checked) = intents.first() else { return Err(IntentError::could_not_check("there is nothing to sign")) };
-    let row = store::lock_lane(conn, lane).await?;
+    let row = match row {
+        Some(row) => row,
+        None => store::lock_lane(conn, lane).await?,
+    };
     let name = &checked.chain.spec().name;
     if let Some(reason) = row.frozen_reason {
         return Err(IntentError::CouldNotCheck {

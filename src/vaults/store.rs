@@ -69,6 +69,11 @@ macro_rules! joined_vault {
 pub(crate) use joined_vault;
 
 impl JoinedVault {
+    /// Its id.
+    pub(super) fn id(&self) -> VaultId {
+        self.vault_id
+    }
+
     /// The vault.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ pub(crate) struct RuleRow {
     secret_path_pattern: String,
     permissions: Vec<String>,
     conditions: Option<Json<Value>>,
+    #[sqlx(rename = "policy_expires_at")]
     expires_at: Option<OffsetDateTime>,
     opens_signing: bool,
 }
@@ -205,7 +206,7 @@ async fn grants_of(
 macro_rules! rules {
     ($kind:literal, $principal:literal, $org:literal, $vault:literal, $tail:literal) => {
         concat!(
-            "SELECT secret_path_pattern, permissions, conditions, expires_at, opens_signing FROM policies
+            "SELECT secret_path_pattern, permissions, conditions, expires_at AS policy_expires_at, opens_signing FROM policies
              WHERE principal_type = '",
             $kind,
             "' AND principal_id = ",
@@ -253,8 +254,9 @@ macro_rules! limits_and_rules {
     };
 }
 
-/// In one statement, which holds the agent's row before the policies' with [`Lock::Share`].
-async fn limits_and_rules_of_agent(
+/// What decides what an agent may do in a vault, for [`grants_beside`]. In one statement, which holds the agent's row before the policies' with
+/// [`Lock::Share`].
+pub(crate) async fn limits_and_rules_of_agent(
     conn: &mut PgConnection,
     org_id: OrgId,
     id: AgentId,

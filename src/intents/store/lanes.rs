@@ -24,15 +24,29 @@ pub struct LaneRow {
     pub frozen_reason: Option<String>,
 }
 
+/// A lane's row, while a further condition is true; locked.
+macro_rules! locked_lane {
+    ($chain:literal, $address:literal, $and:literal) => {
+        concat!(
+            "SELECT next_nonce, frozen_reason FROM lanes WHERE chain_id = ",
+            $chain,
+            " AND address = ",
+            $address,
+            $and,
+            " FOR UPDATE"
+        )
+    };
+}
+pub(super) use locked_lane;
+
 /// Makes the lane's row if it is the first, and locks it FOR UPDATE.
 pub async fn lock_lane(conn: &mut PgConnection, lane: Lane) -> Result<LaneRow, sqlx::Error> {
     loop {
-        let row =
-            sqlx::query("SELECT next_nonce, frozen_reason FROM lanes WHERE chain_id = $1 AND address = $2 FOR UPDATE")
-                .bind(signed(lane.chain_id.0))
-                .bind(lane.address.as_slice())
-                .fetch_optional(&mut *conn)
-                .await?;
+        let row = sqlx::query(locked_lane!("$1", "$2", ""))
+            .bind(signed(lane.chain_id.0))
+            .bind(lane.address.as_slice())
+            .fetch_optional(&mut *conn)
+            .await?;
         if let Some(row) = row {
             let next: i64 = row.try_get("next_nonce")?;
             return Ok(LaneRow { next_nonce: Some(unsigned(next)), frozen_reason: row.try_get("frozen_reason")? });

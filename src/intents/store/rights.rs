@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{FromRow as _, PgConnection, Row as _};
+use sqlx::postgres::PgRow;
+use sqlx::{Decode, FromRow as _, PgConnection, Postgres, Row as _, Type};
 use time::OffsetDateTime;
 
 use super::super::authorise::HeldClaim;
 use super::super::guardrails::Window;
 use super::super::lanes::Lane;
 use super::claims::locked_claims;
+use super::lanes::locked_lane;
 use super::standing::{freezes_of, standing_of};
 use super::windows::locked_windows;
-use super::{Aged, Standing, signed};
+use super::{Aged, LaneRow, Standing, signed, unsigned};
+use crate::access::store::{AgentLimits, RuleRow, rules};
 use crate::agents::{self, Agent};
 use crate::db::DbError;
 use crate::freezes::store::{GATE, the_gate};
 use crate::ids::{AgentId, KeyId, OrgId};
+use crate::money::Wei;
 use crate::vaults::keys::store::{HeldKey, held_key};
 
 /// What T1 has come to hold.
@@ -79,10 +83,16 @@ pub(in crate::intents) async fn hold(
 pub(in crate::intents) struct Rights {
     /// The agent with its guardrails, also when it is deleted or inactive: the caller looks.
     pub agent: Agent,
+    /// What its vaults and scopes limit it to.
+    pub limits: AgentLimits,
     /// The key, while it may sign.
     pub key: Option<HeldKey>,
+    /// The agent's policies on the key's vault.
+    pub rules: Vec<RuleRow>,
     /// What the organisation and the installation say; the latter as of when the statement began.
     pub standing: Standing,
+    /// The lane, unless it is new, or the key may not sign.
+    pub lane: Option<LaneRow>,
     /// The windows' sums. What has come of age meanwhile is in them still: they are too high, never too low.
     pub windows: BTreeMap<String, Aged>,
 }
@@ -91,7 +101,8 @@ pub(in crate::intents) struct Rights {
 /// that comes now waits. What the installation says (simulation for all, a disabled chain) is not held by anything and is read before the rows
 /// are waited for: the lane's look reads it again. `None`: there is no such agent.
 ///
-/// Locks, all `FOR SHARE`: the agent, the key's vault, its secret, the key. The windows are locked already.
+/// Locks: `FOR SHARE` the agent, the key's vault, its secret, the key, and the agent's policies there; `FOR UPDATE` the lane, after the key. The
+/// windows are locked already.
 pub(in crate::intents) async fn hold_rights(
     conn: &mut PgConnection,
     lane: Lane,
@@ -100,10 +111,10 @@ pub(in crate::intents) async fn hold_rights(
     units: &[String],
 ) -> Result<Option<Rights>, DbError> {
     let (kinds, subjects) = freezes_of(org, agent, lane);
-    // The key refers to the agent, so that the agent's row is taken first.
+    // The key refers to the agent, and policies and lane to the key, so that their rows are taken in this order; of these two either may come
+    // first, for nobody waits for a lane who holds a policy against others. A row for each policy.
     let rows = sqlx::query(concat!(
-        "SELECT a.*, key.*, standing.*, w.spend_group AS unit, w.value_sum_wei, w.fee_sum_wei,
-                greatest(w.last_stamp, clock_timestamp()) AS stamp
+        "SELECT a.*, key.*, standing.*, lane.next_nonce AS lane_next, lane.frozen_reason AS lane_frozen, w.*, policy.*
          FROM (SELECT ",
         agents::store::columns!(),
         " FROM agents WHERE id = $1 FOR SHARE) AS a
@@ -113,7 +124,16 @@ pub(in crate::intents) async fn hold_rights(
          LEFT JOIN LATERAL (",
         standing_of!("a.org_id", "$3", "$4", "$5"),
         ") AS standing ON true
-         LEFT JOIN spending_windows w ON w.agent_id = a.id AND w.spend_group = ANY($6)"
+         CROSS JOIN LATERAL (
+             SELECT array_agg(spend_group) AS units, array_agg(value_sum_wei) AS value_sums, array_agg(fee_sum_wei) AS fee_sums,
+                    array_agg(greatest(last_stamp, clock_timestamp())) AS stamps
+             FROM spending_windows WHERE agent_id = a.id AND spend_group = ANY($6)) AS w
+         LEFT JOIN LATERAL (",
+        rules!("agent", "a.id", "a.org_id", "key.vault_id", " ORDER BY id FOR SHARE"),
+        ") AS policy ON true
+         LEFT JOIN LATERAL (",
+        locked_lane!("$3", "$7", " AND key.vault_id IS NOT NULL"),
+        ") AS lane ON true"
     ))
     .bind(agent)
     .bind(key)
@@ -121,20 +141,42 @@ pub(in crate::intents) async fn hold_rights(
     .bind(kinds)
     .bind(subjects)
     .bind(units)
+    .bind(lane.address.as_slice())
     .fetch_all(conn)
     .await?;
     let Some(first) = rows.first() else { return Ok(None) };
-    let mut windows = BTreeMap::new();
-    for row in &rows {
-        let Some(unit) = row.try_get::<Option<String>, _>("unit")? else { continue };
-        let window = Window { value_sum: row.try_get("value_sum_wei")?, fee_sum: row.try_get("fee_sum_wei")? };
-        let at: OffsetDateTime = row.try_get("stamp")?;
-        windows.insert(unit, Aged { window, at, more: true });
-    }
+    let next: Option<i64> = first.try_get("lane_next")?;
+    let lane = next.map(|next| {
+        let frozen_reason = first.try_get("lane_frozen")?;
+        Ok::<_, sqlx::Error>(LaneRow { next_nonce: Some(unsigned(next)), frozen_reason })
+    });
     Ok(Some(Rights {
         agent: agents::store::Row::from_row(first)?.agent()?,
+        limits: AgentLimits::from_row(first)?,
         key: HeldKey::of(first)?,
+        rules: rows.iter().filter_map(|row| RuleRow::beside(row).transpose()).collect::<Result<_, _>>()?,
         standing: Standing::from_row(first)?,
-        windows,
+        lane: lane.transpose()?,
+        windows: windows_of(first)?,
     }))
+}
+
+/// The windows in a row, as four arrays.
+fn windows_of(row: &PgRow) -> Result<BTreeMap<String, Aged>, sqlx::Error> {
+    fn column<'r, T>(row: &'r PgRow, name: &str) -> Result<Vec<T>, sqlx::Error>
+    where
+        Option<Vec<T>>: Decode<'r, Postgres> + Type<Postgres>,
+    {
+        Ok(row.try_get::<Option<Vec<T>>, _>(name)?.unwrap_or_default())
+    }
+    let sums = column::<Wei>(row, "value_sums")?.into_iter().zip(column::<Wei>(row, "fee_sums")?);
+    let stamps = column::<OffsetDateTime>(row, "stamps")?;
+    Ok(column::<String>(row, "units")?
+        .into_iter()
+        .zip(sums)
+        .zip(stamps)
+        .map(|((unit, (value_sum, fee_sum)), at)| {
+            (unit, Aged { window: Window { value_sum, fee_sum }, at, more: true })
+        })
+        .collect())
 }

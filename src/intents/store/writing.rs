@@ -12,6 +12,8 @@ use super::super::nonce::Taken;
 use super::super::parse::Kind;
 use super::claims::complete_claims;
 use super::{Entry, signed};
+use crate::audit::Event;
+use crate::audit::store::{bind_events, recorded};
 use crate::chain::tx::{Fees, SignedTx, UnsignedTx};
 use crate::ids::{AgentId, AttemptId, IntentId, KeyId, OrgId, SimulationId};
 use crate::money::Wei;
@@ -141,13 +143,14 @@ pub async fn insert_intent(
     Ok(())
 }
 
-/// Everything that T1 writes of signed intents beside their audit events, in one statement: the intents, their slots with the first
-/// attempts, the lane's next nonce, what they take of each window with the new sums, and the claims' completion. All of one agent and key,
-/// in the order of their nonces. With claims, windows and lane locked. False: a claim is lost, and nothing of this may be committed.
+/// Everything that T1 writes of signed intents, in one statement: the intents, their slots with the first attempts, the lane's next nonce,
+/// what they take of each window with the new sums, their audit events, and the claims' completion. All of one agent and key, in the order of
+/// their nonces. With claims, windows and lane locked. False: a claim is lost, and nothing of this may be committed.
 pub(in crate::intents) async fn insert_signed(
     conn: &mut PgConnection,
     taken: &Taken,
     all: &[NewSigned<'_>],
+    (action, events): (&'static str, &[Event]),
     claims: &[(HeldClaim, IntentId)],
 ) -> Result<bool, sqlx::Error> {
     let Some(first) = all.first() else { return Ok(true) };
@@ -182,10 +185,11 @@ pub(in crate::intents) async fn insert_signed(
                     last_stamp = greatest(w.last_stamp, s.stamp)
              FROM unnest($35::text[], $36::numeric[], $37::numeric[], $38::timestamptz[]) AS s (unit, value_sum_wei, fee_sum_wei, stamp)
              WHERE w.agent_id = $2 AND w.spend_group = s.unit
-         ) ",
+         ), ",
+        recorded!("$42", "$43", "$44", "$45", "$46", "$47", "$48", "$49", "$50", "$51", "$52", "$53"),
         complete_claims!("$2", "$39", "$40", "$41")
     ));
-    let completed = bind_intents(query, &first.new, &intents)
+    let query = bind_intents(query, &first.new, &intents)
         .bind(all.iter().map(|one| signed(one.nonce)).collect::<Vec<_>>())
         .bind(all.iter().map(|_| AttemptId::random()).collect::<Vec<_>>())
         .bind(all.iter().map(|one| one.bytes.hash.to_vec()).collect::<Vec<_>>())
@@ -204,9 +208,8 @@ pub(in crate::intents) async fn insert_signed(
         .bind(sums.values().map(|last| last.at).collect::<Vec<_>>())
         .bind(claims.iter().map(|(claim, _)| claim.key_hash.to_vec()).collect::<Vec<_>>())
         .bind(claims.iter().map(|(claim, _)| claim.token).collect::<Vec<_>>())
-        .bind(claims.iter().map(|(_, intent)| *intent).collect::<Vec<_>>())
-        .execute(conn)
-        .await?;
+        .bind(claims.iter().map(|(_, intent)| *intent).collect::<Vec<_>>());
+    let completed = bind_events(query, action, events).execute(conn).await?;
     Ok(completed.rows_affected() == claims.len() as u64)
 }
 

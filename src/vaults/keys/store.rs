@@ -5,7 +5,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row as _};
 
 use super::{KeyState, ResolveError, SigningKey};
-use crate::access::{self, Actor, Lock, Permission, Principal, SecretPath};
+use crate::access::store::{AgentLimits, RuleRow, grants_beside, limits_and_rules_of_agent};
+use crate::access::{Actor, Lock, Permission, Principal, SecretPath};
 use crate::db::DbError;
 use crate::hsm::{KeyRef, PublicKey};
 use crate::ids::{KekId, KeyId, OrgId, SecretId, VaultId};
@@ -151,19 +152,25 @@ pub(crate) use held_key;
 /// # Errors
 /// [`ResolveError::NotActive`], [`ResolveError::Denied`], or could not be checked.
 pub async fn recheck(conn: &mut PgConnection, principal: &Principal, id: KeyId) -> Result<(), ResolveError> {
-    let row = sqlx::query(held_key!("$1", "$2")).bind(id).bind(principal.org_id).fetch_optional(&mut *conn).await;
+    let Some(agent) = principal.agent_id() else { return Err(ResolveError::NotActive) };
+    let org = principal.org_id;
+    let row = sqlx::query(held_key!("$1", "$2")).bind(id).bind(org).fetch_optional(&mut *conn).await;
     let held = row.and_then(|row| row.map_or(Ok(None), |row| HeldKey::of(&row))).map_err(DbError::from)?;
-    may_sign(conn, principal, held).await
+    let Some(held) = held else { return Err(ResolveError::NotActive) };
+    let granted = limits_and_rules_of_agent(conn, org, agent, held.vault.id(), Lock::Share).await?;
+    let (limits, rules) = granted.ok_or(ResolveError::NotActive)?;
+    may_sign(principal, Some(held), &limits, rules)
 }
 
-/// As [`recheck`], for a key that the transaction holds already.
+/// As [`recheck`], of rows that the transaction holds already.
 ///
 /// # Errors
 /// As [`recheck`].
-pub(crate) async fn may_sign(
-    conn: &mut PgConnection,
+pub(crate) fn may_sign(
     principal: &Principal,
     held: Option<HeldKey>,
+    limits: &AgentLimits,
+    rules: Vec<RuleRow>,
 ) -> Result<(), ResolveError> {
     let Some(held) = held else { return Err(ResolveError::NotActive) };
     let path = SecretPath::parse(&held.path).map_err(|_| ResolveError::NotActive)?;
@@ -172,8 +179,7 @@ pub(crate) async fn may_sign(
     if provisioned::is_own(&vault.name, human_owned, &path, principal.agent_id()) {
         return Ok(());
     }
-    let grants = access::store::grants(conn, principal, &vault, Lock::Share).await?;
-    grants.check(&path, Permission::Read)?;
+    grants_beside(principal, &vault, limits, rules).check(&path, Permission::Read)?;
     Ok(())
 }
 
