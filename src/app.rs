@@ -13,6 +13,7 @@ use crate::hsm::Hsm;
 use crate::http::limits::Limits;
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
+use crate::intents::together::Together;
 use crate::intents::tracker::Nudges;
 use crate::mail::Mailer;
 use crate::outbound::Outbound;
@@ -40,6 +41,8 @@ pub struct App {
     pub simulators: crate::simulate::settings::Simulators,
     /// One queue per lane in front of the lane's row.
     pub lanes: LaneQueues,
+    /// The intents that wait for those turns, and may be committed together.
+    pub together: Together,
     /// Rate limits.
     pub limits: Limits,
     /// Requests to addresses that people give us.

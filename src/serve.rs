@@ -25,6 +25,7 @@ use crate::http::router::router;
 use crate::http::tls::{self, OwnCertificate};
 use crate::ids::DaemonId;
 use crate::intents::lanes::LaneQueues;
+use crate::intents::together::Together;
 use crate::intents::tracker;
 use crate::keks::{self, KekError};
 use crate::mail::Mailer;
@@ -161,6 +162,7 @@ async fn assemble(
         chains,
         simulators,
         lanes: LaneQueues::default(),
+        together: Together::default(),
         tracker: tracker::Nudges::default(),
         mail: Mailer::new(&config.mail)?,
         passwords: Passwords::default(),

@@ -133,11 +133,21 @@ pub(super) fn forbids(agent: &Agent, chain: &str, tx: &UnsignedTx) -> Option<Str
 /// Sends the bytes of a submit, and records what came of it. The bytes of a sign-only intent are never sent by us; they are given out only
 /// as they would be sent.
 pub async fn broadcast(app: &Arc<App>, committed: Committed) -> IntentRow {
-    let Committed { chain, lane, mut row, nonce, signed_at, has_unsent } = committed;
+    let Committed { chain, lane, mut row, nonce, signed_at, has_unsent, order } = committed;
     let Some(slot) = row.slot.as_mut() else { return row };
     let outgoing = Outgoing::signed(slot.tx_hash, slot.raw.as_deref().unwrap_or_default(), signed_at);
     let sent = match row.sign_only {
-        false => send(app, &chain, outgoing).await,
+        false => {
+            let asked = Instant::now();
+            let mut order = order;
+            if let Some(order) = &mut order {
+                order.come().await;
+            }
+            if asked.elapsed() > SHARED {
+                outgoing.forget().await;
+            }
+            send(app, &chain, outgoing).await
+        }
         true => match outgoing.look(app, &chain).await {
             Look::Bytes(_) => return row,
             other => other.not_sent(),

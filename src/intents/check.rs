@@ -115,8 +115,12 @@ fn too_many<T>(_: T) -> IntentError {
 /// Waits for the lane's turn in this daemon, to sign. Whose simulation hangs is passed by: the row's lock decides, and T1 tells that
 /// one that others came before it.
 pub(super) async fn take_turn(app: &App, lane: Lane) -> Result<Turn, IntentError> {
-    let turn = tokio::time::timeout(patience(app), app.lanes.turn_or_beside(lane));
-    stage(Stage::Turn, turn).await.map_err(too_many)
+    stage(Stage::Turn, turn(app, lane)).await
+}
+
+/// As [`take_turn`], within a stage.
+pub(super) async fn turn(app: &App, lane: Lane) -> Result<Turn, IntentError> {
+    tokio::time::timeout(patience(app), app.lanes.turn_or_beside(lane)).await.map_err(too_many)
 }
 
 /// Waits for the lane's turn in this daemon, to simulate; not behind a simulation that hangs.

@@ -1,5 +1,5 @@
 //! T1: the one database transaction that takes a nonce. In it, in this order: the idempotency claim is still ours; the spending
-//! window is locked and then summed; the rules and rights are read again; the lane is locked; the HSM signs; slot, bytes, spend,
+//! window is locked and then summed; rules and rights are read again, and the lane is locked with them; the HSM signs; slot, bytes, spend,
 //! audit row and completion are written. Then COMMIT. No RPC happens in here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,10 +10,10 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::authorise::{HeldClaim, why_not_signing};
 use super::calldata::{Kind as CallKind, show};
-use super::check::{self, Checked};
+use super::check::Checked;
 use super::error::IntentError;
 use super::guardrails;
-use super::lanes::Lane;
+use super::lanes::{Lane, SendOrder};
 use super::nonce::{self, Taken};
 use super::state::SlotState;
 use super::store::{
@@ -28,7 +28,7 @@ use crate::chain::Chain;
 use crate::db::DbError;
 use crate::ids::IntentId;
 use crate::simulate::UNMINED_MAX;
-use crate::telemetry::story::{self, Stage, stage};
+use crate::telemetry::story::{Stage, stage};
 use crate::vaults::keys;
 
 /// How often the outcome of a COMMIT is asked for.
@@ -48,49 +48,24 @@ pub struct Committed {
     pub(super) signed_at: Instant,
     /// Whether one of the lane's transactions should have been sent long ago.
     pub(super) has_unsent: bool,
+    /// Its place among the lane's bytes that are to be sent, since it was committed.
+    pub(super) order: Option<SendOrder>,
 }
 
 /// A checked intent under the id that it will have.
-struct Ready {
-    id: IntentId,
-    checked: Checked,
+pub(super) struct Ready {
+    pub(super) id: IntentId,
+    pub(super) checked: Checked,
 }
 
-/// Takes the lane's turn in this daemon and commits the intent.
-///
-/// # Errors
-/// [`IntentError`]. Unless the outcome is unknown, T1 was rolled back: nothing was signed that anybody saw, and nothing is reserved.
-pub async fn commit(app: &Arc<App>, mut checked: Checked) -> Result<Committed, IntentError> {
-    let (lane, id) = (checked.lane(), IntentId::random());
-    story::named(id);
-    let _turn = match checked.turn.take() {
-        Some(turn) => turn,
-        None => check::take_turn(app, lane).await?,
-    };
-    match commit_batch(app, lane, &[Ready { id, checked }]).await {
-        Ok(mut results) => results.pop().unwrap_or(Err(IntentError::OutcomeUnknown(id))),
-        Err(error) => {
-            if let IntentError::LaneJump { ours, mined: true, .. } = &error {
-                let frozen =
-                    async { store::freeze_lane(&mut *app.db.acquire().await?, lane, *ours, &error.to_string()).await };
-                // The next intent of the lane finds the same and freezes it then.
-                if let Err(cause) = frozen.await {
-                    tracing::error!(address = %lane.address, error = %cause, "a lane could not be frozen: {error}");
-                }
-            }
-            Err(error)
-        }
-    }
-}
-
-/// T1 for some intents of one agent, key and kind, none of which wants a certain nonce or was simulated unless it is the only one; today
-/// always one. All of them, or none.
+/// T1 for some intents that are alike, none of which wants a certain nonce or was simulated unless it is the only one. All of them, or none.
+/// With the lane's turn.
 ///
 /// Locks, in this order: idempotency rows, spending windows, organisation's gate (shared), agent and access rows (shared), lane.
 ///
 /// # Errors
-/// The first refusal or failure; then it was rolled back as a whole. After a COMMIT whose answer was lost, each has its own outcome.
-async fn commit_batch(
+/// The first refusal or failure; then it was rolled back as a whole. After a COMMIT whose answer was lost, the outcome is that of all of them.
+pub(super) async fn commit(
     app: &Arc<App>,
     lane: Lane,
     batch: &[Ready],
@@ -109,18 +84,20 @@ async fn commit_batch(
     };
     // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason. It may wait for a standby.
     let Err(cause) = stage(Stage::Commit, t1.commit()).await else {
-        return Ok(committed.into_iter().map(Ok).collect());
+        let in_order =
+            committed.into_iter().map(|one| Ok(Committed { order: Some(app.lanes.next_to_send(lane)), ..one }));
+        return Ok(in_order.collect());
     };
     tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
-    let mut results = Vec::with_capacity(committed.len());
-    for committed in committed {
-        results.push(match ask_outcome(app, lane, committed.row.id).await {
-            Some(true) => Ok(committed),
-            Some(false) => Err(IntentError::could_not_check("the database lost the commit; nothing is reserved")),
-            None => Err(IntentError::OutcomeUnknown(committed.row.id)),
-        });
-    }
-    Ok(results)
+    // One transaction: what became of one of them became of all.
+    let Some(first) = committed.first() else { return Ok(Vec::new()) };
+    let outcome = ask_outcome(app, lane, first.row.id).await;
+    let told = committed.into_iter().map(|one| match outcome {
+        Some(true) => Ok(one),
+        Some(false) => Err(IntentError::could_not_check("the database lost the commit; nothing is reserved")),
+        None => Err(IntentError::OutcomeUnknown(one.row.id)),
+    });
+    Ok(told.collect())
 }
 
 /// Begins T1 and takes what it waits for: the claims (whoever took one over may commit, and we may not), the spending windows, and the
@@ -176,7 +153,7 @@ async fn reserve_and_sign(
         let (agent, mut aged, row) = recheck(conn, lane, batch, first, units).await?;
         let mut reserved = Vec::with_capacity(batch.len());
         for (index, ready) in batch.iter().enumerate() {
-            reserved.push(reserve(conn, &ready.checked, &agent, &mut aged, index == 0).await?);
+            reserved.push(reserve(conn, &ready.checked, units, &agent, &mut aged, index == 0).await?);
         }
         Ok::<_, IntentError>((reserved, row))
     })
@@ -193,12 +170,19 @@ async fn reserve_and_sign(
     let signed_at = Instant::now();
     let key = &first.key;
     let context = key.context();
-    let signing = intents.iter().zip(&taken.nonces).map(async |(checked, nonce)| {
-        let digest = checked.tx.signing_digest(*nonce)?;
-        let signature = app.hsm.sign(&context, &key.key_ref, &key.public_key, digest).await?;
-        Ok::<_, IntentError>(checked.tx.encode(*nonce, &signature))
-    });
-    let bytes = stage(Stage::Sign, futures::future::try_join_all(signing)).await?;
+    let signing = async {
+        // One after the other: others' keys have their turns at the HSM in between.
+        let mut bytes = Vec::with_capacity(intents.len());
+        for (checked, nonce) in intents.iter().zip(&taken.nonces) {
+            let digest = checked.tx.signing_digest(*nonce)?;
+            let signature = app.hsm.sign(&context, &key.key_ref, &key.public_key, digest).await?;
+            bytes.push(checked.tx.encode(*nonce, &signature));
+        }
+        Ok::<_, IntentError>(bytes)
+    };
+    let bytes = stage(Stage::Sign, signing).await;
+    app.together.signed(intents.len(), signed_at.elapsed());
+    let bytes = bytes?;
     // 4. Everything, or nothing.
     let group = &first.chain.spec().spend_group;
     let signed: Vec<NewSigned<'_>> = batch
@@ -234,12 +218,14 @@ async fn reserve_and_sign(
             nonce: one.nonce,
             signed_at,
             has_unsent: taken.has_unsent,
+            order: None,
         });
     }
     let done: Vec<(HeldClaim, IntentId)> =
         batch.iter().filter_map(|ready| Some((ready.checked.claim?, ready.id))).collect();
     stage(Stage::Write, async {
-        store::insert_foreign(conn, lane, &taken.skipped, key.id, first.nonce.block).await?;
+        let noticed = intents.iter().map(|checked| checked.nonce.block).max().unwrap_or_default();
+        store::insert_foreign(conn, lane, &taken.skipped, key.id, noticed).await?;
         if !store::insert_signed(conn, &taken, &signed, (first.kind.action(), &events), &done).await? {
             return Err(IntentError::ClaimLost);
         }
@@ -253,6 +239,7 @@ async fn reserve_and_sign(
 async fn reserve(
     conn: &mut PgConnection,
     checked: &Checked,
+    units: &[String],
     agent: &Agent,
     aged: &mut BTreeMap<String, Aged>,
     may_age: bool,
@@ -283,7 +270,7 @@ async fn reserve(
         if !may_age || !aged.values().any(|window| window.more) {
             return Err(IntentError::Guardrail(judged.exceeded));
         }
-        *aged = store::age_windows(conn, checked.agent_id, &checked.units).await?;
+        *aged = store::age_windows(conn, checked.agent_id, units).await?;
     }
     Err(IntentError::could_not_check("very many entries leave the 24-hour window just now: try again in a minute"))
 }

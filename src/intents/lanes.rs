@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use parking_lot::Mutex;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::chain::ChainId;
 
 /// For how long one simulation keeps the others of its lane waiting, unless one before it was passed by.
 pub const SIMULATION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long bytes wait for those of the nonce before them to be sent: as long as a node takes that answers. One that hangs holds up nobody.
+const ORDER_PATIENCE: Duration = Duration::from_millis(200);
 
 /// One address on one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +37,8 @@ struct Queue {
     /// The line of those who pass by.
     beside: Arc<tokio::sync::Mutex<()>>,
     simulating: Arc<Mutex<Simulating>>,
+    /// Ends when the bytes that were committed last have been sent.
+    sending: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 /// How a lane's simulations go. Pure: it is told what time it is.
@@ -87,6 +92,22 @@ impl Queue {
             }
             // Whoever simulates next may be waited for less.
             tokio::time::sleep(left.min(SIMULATION_PATIENCE)).await;
+        }
+    }
+}
+
+/// A place among the bytes of a lane that are to be sent for the first time; dropping it lets the next ones out.
+pub struct SendOrder {
+    before: Option<oneshot::Receiver<()>>,
+    _sent: oneshot::Sender<()>,
+}
+
+impl SendOrder {
+    /// Waits for those before, for [`ORDER_PATIENCE`] at most. Nodes take nonces in any order, but some leave what comes too early for later,
+    /// and forget it there.
+    pub async fn come(&mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = tokio::time::timeout(ORDER_PATIENCE, before).await;
         }
     }
 }
@@ -163,6 +184,14 @@ impl LaneQueues {
         let guard = Arc::clone(&queue.beside).lock_owned().await;
         queue.simulating.lock().passed = true;
         Turn { simulating: None, _guard: guard }
+    }
+
+    /// The place behind all that was committed for the lane, with its turn. In the order of nonces, but for those who pass by a simulation that
+    /// hangs, who have a line of their own.
+    #[must_use]
+    pub fn next_to_send(&self, lane: Lane) -> SendOrder {
+        let (sent, ends) = oneshot::channel();
+        SendOrder { before: self.of(lane).sending.lock().replace(ends), _sent: sent }
     }
 
     /// How many have, or wait for, a turn.

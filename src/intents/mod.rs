@@ -23,6 +23,7 @@ mod shown;
 pub mod simulation;
 pub mod state;
 pub mod store;
+pub mod together;
 pub mod tracker;
 pub mod verdict;
 pub mod view;
@@ -51,7 +52,7 @@ pub struct Submitted {
 
 /// One intent, from a JSON body to a broadcast transaction (or, by `kind`, to signed bytes).
 ///
-/// Runs in its own task: a client that goes away stops nothing. No lock is held before [`commit::commit`], which is one database
+/// Runs in its own task: a client that goes away stops nothing. No lock is held before [`commit`], which is one database
 /// transaction, and nothing leaves the process before that has committed.
 ///
 /// # Errors
@@ -81,7 +82,7 @@ pub async fn submit(
         let keyed = stage(Stage::Key, authorise::resolve_key(&mut conn, claimed)).await?;
         drop(conn);
         let checked = stage(Stage::Check, check::check(app, keyed)).await?;
-        let committed = commit::commit(app, checked).await?;
+        let committed = together::commit(app, checked).await?;
         app.meter.count(principal.org_id, crate::metering::Kind::Signatures);
         story::keep_so_far();
         let row = stage(Stage::Broadcast, broadcast::broadcast(app, committed)).await;

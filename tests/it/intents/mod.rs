@@ -19,6 +19,7 @@ mod reorg;
 mod replace;
 mod sources;
 mod stuck;
+mod together;
 mod whole_flow;
 mod window;
 mod withheld;
