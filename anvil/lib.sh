@@ -219,7 +219,8 @@ install_anvil() {
 install_clients() {
     wanted=$root/tests/clients/requirements.txt
     installed=$tools/venv/requirements.txt
-    cmp -s "$wanted" "$installed" && "$tools/venv/bin/python" -c '' 2>/dev/null && return 0
+    # Its programs begin with the path of their folder: a clone that was moved needs them anew.
+    cmp -s "$wanted" "$installed" && "$tools/venv/bin/pip" --version >/dev/null 2>&1 && return 0
     say "installing existing clients (Python) from PyPI into .tools/venv/"
     python3 -m venv --clear "$tools/venv" || die "python3 cannot make a virtual environment in .tools/venv/"
     "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r "$wanted" \
