@@ -297,7 +297,8 @@ impl Rpc {
     async fn ask_all(&self, ids: Vec<u64>, bodies: Vec<Value>) -> Result<Vec<Result<Value, NodeError>>, RpcError> {
         let mut answers = match self.exchange(&Value::Array(bodies)).await? {
             Value::Array(answers) => answers,
-            one if one.get("error").or(one.get("result")).is_some() => {
+            // The node's own refusal, or a gateway's in whatever words.
+            Value::Object(one) if !one.is_empty() => {
                 return Err(self.node(NodeError { code: 0, message: "it takes no batches".to_owned(), data: None }));
             }
             _ => return Err(self.garbage("it is no answer to a batch")),

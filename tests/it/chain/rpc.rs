@@ -144,6 +144,7 @@ async fn threat_14_a_batch_that_is_answered_with_rubbish_is_counted_as_a_failure
     for (refused, act) in [
         body(r#"{"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "no batches"}}"#),
         body(r#"{"error": "no batches"}"#),
+        body(r#"{"message": "batches are for paying customers"}"#),
         body(r#"{"jsonrpc": "2.0", "id": 1, "result": "0x7"}"#),
     ]
     .into_iter()
