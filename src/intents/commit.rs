@@ -19,6 +19,7 @@ use super::state::SlotState;
 use super::store::{
     self, Aged, Entry, Held, IntentRow, LaneRow, NewIntent, NewSigned, Rights, SimulationNote, SlotRow,
 };
+use super::together::SIGNING_MAX;
 use crate::access::store::{is_token_revoked, still_proven};
 use crate::access::{KeyRoot, Principal};
 use crate::agents::Agent;
@@ -82,18 +83,17 @@ pub(super) async fn commit(
             return Err(error);
         }
     };
+    let in_order = |one: Committed| Committed { order: Some(app.lanes.next_to_send(lane)), ..one };
     // No time-out wraps COMMIT: cancelled half-way, its outcome would be unknown for no reason. It may wait for a standby.
     let Err(cause) = stage(Stage::Commit, t1.commit()).await else {
-        let in_order =
-            committed.into_iter().map(|one| Ok(Committed { order: Some(app.lanes.next_to_send(lane)), ..one }));
-        return Ok(in_order.collect());
+        return Ok(committed.into_iter().map(|one| Ok(in_order(one))).collect());
     };
     tracing::warn!(error = %cause, "the answer to COMMIT was lost; asking for the outcome");
     // One transaction: what became of one of them became of all.
     let Some(first) = committed.first() else { return Ok(Vec::new()) };
     let outcome = ask_outcome(app, lane, first.row.id).await;
     let told = committed.into_iter().map(|one| match outcome {
-        Some(true) => Ok(one),
+        Some(true) => Ok(in_order(one)),
         Some(false) => Err(IntentError::could_not_check("the database lost the commit; nothing is reserved")),
         None => Err(IntentError::OutcomeUnknown(one.row.id)),
     });
@@ -174,6 +174,9 @@ async fn reserve_and_sign(
         // One after the other: others' keys have their turns at the HSM in between.
         let mut bytes = Vec::with_capacity(intents.len());
         for (checked, nonce) in intents.iter().zip(&taken.nonces) {
+            if !bytes.is_empty() && signed_at.elapsed() > SIGNING_MAX {
+                return Err(IntentError::could_not_check("the HSM is too slow to sign several at once"));
+            }
             let digest = checked.tx.signing_digest(*nonce)?;
             let signature = app.hsm.sign(&context, &key.key_ref, &key.public_key, digest).await?;
             bytes.push(checked.tx.encode(*nonce, &signature));
@@ -181,7 +184,7 @@ async fn reserve_and_sign(
         Ok::<_, IntentError>(bytes)
     };
     let bytes = stage(Stage::Sign, signing).await;
-    app.together.signed(intents.len(), signed_at.elapsed());
+    app.together.signed(bytes.as_ref().map_or(0, Vec::len), signed_at.elapsed());
     let bytes = bytes?;
     // 4. Everything, or nothing.
     let group = &first.chain.spec().spend_group;

@@ -2,14 +2,15 @@
 //! those alike along, so that a key that is asked for much pays for one transaction where it would pay for many. Whatever refuses such a
 //! transaction rolls all of it back, and then each of them goes by itself, in the same turn, as if there were no others.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::check::{self, Checked};
 use super::commit::{self, Committed, Ready};
@@ -18,13 +19,17 @@ use super::lanes::{Lane, Turn};
 use super::store;
 use crate::app::App;
 use crate::db::DbError;
+use crate::hsm::HsmError;
 use crate::ids::IntentId;
 use crate::telemetry::story::{self, Stage, stage};
 
 /// Most intents of one transaction.
 const TOGETHER_MAX: usize = 16;
-/// For how long the HSM signs with the locks of one transaction held: there go as many together as it signs meanwhile.
+/// For how long the HSM signs with the locks of one transaction held: there go as many together as it signs meanwhile, by what the last ones
+/// took.
 const SIGNING: Duration = Duration::from_millis(100);
+/// Whoever is not signed by then goes by itself: the HSM has become slow, or this key is slower than the last one.
+pub(super) const SIGNING_MAX: Duration = Duration::from_millis(300);
 
 /// Tells an intent that was taken along what came of it.
 type Teller = oneshot::Sender<Result<Committed, IntentError>>;
@@ -43,7 +48,7 @@ pub struct Together {
 
 impl Default for Together {
     fn default() -> Self {
-        Self { lanes: Mutex::default(), most: AtomicUsize::new(TOGETHER_MAX) }
+        Self { lanes: Mutex::default(), most: AtomicUsize::new(1) }
     }
 }
 
@@ -95,7 +100,7 @@ impl Together {
         was_there
     }
 
-    /// What the HSM took for so many signatures of one transaction, its queue included, or that it failed after that time.
+    /// What the HSM took for so many signatures of one transaction, its queue included; 0 when it failed.
     pub(super) fn signed(&self, signatures: usize, took: Duration) {
         self.most.store(most(signatures, took), Ordering::Relaxed);
     }
@@ -163,25 +168,50 @@ async fn commit_with(
         Err(error) => error,
     };
     tracing::debug!(address = %lane.address, intents = batch.len(), "not together: {error}");
-    // Each would wait for it as long as all of them have.
-    if matches!(error, IntentError::Db(DbError::Unavailable(_) | DbError::Busy(_))) {
-        for teller in tellers {
-            let _ = teller.send(Err(IntentError::could_not_check(error.to_string())));
-        }
+    let mut along: VecDeque<(Ready, Teller)> = batch.drain(1..).zip(tellers).collect();
+    // What one of them waits for in vain, others may not.
+    if !matches!(error, IntentError::Db(DbError::Busy(_))) && tell_if_theirs(&error, &mut along) {
         return Err(error);
     }
-    let mut batch = batch.into_iter();
-    let Some(own) = batch.next() else { return Err(error) };
+    let Some(own) = batch.pop() else { return Err(error) };
     let outcome = alone(app, lane, own).await;
-    let others: Vec<(Ready, Teller)> = batch.zip(tellers).collect();
+    if let Err(error) = &outcome {
+        tell_if_theirs(error, &mut along);
+    }
     let its_app = Arc::clone(app);
-    app.tasks.spawn(async move {
-        for (ready, teller) in others {
-            let _ = teller.send(alone(&its_app, lane, ready).await);
+    let one_by_one = async move {
+        while let Some((ready, teller)) = along.pop_front() {
+            let outcome = alone(&its_app, lane, ready).await;
+            if let Err(error) = &outcome {
+                tell_if_theirs(error, &mut along);
+            }
+            let _ = teller.send(outcome);
         }
         drop(turn);
-    });
+    };
+    app.tasks.spawn(one_by_one.in_current_span());
     outcome
+}
+
+/// A database or an HSM that fails one of them fails the others too: they are told so at once, instead of waiting for it one after the other.
+fn tell_if_theirs(error: &IntentError, along: &mut VecDeque<(Ready, Teller)>) -> bool {
+    let concerns_all = matches!(
+        error,
+        IntentError::Db(DbError::Unavailable(_) | DbError::Busy(_))
+            | IntentError::Hsm(
+                HsmError::Fatal { .. } | HsmError::Unavailable { .. } | HsmError::Busy { .. } | HsmError::Timeout
+            )
+    );
+    if concerns_all {
+        let again = || match error {
+            IntentError::Hsm(error) => IntentError::Hsm(error.clone()),
+            error => IntentError::could_not_check(error.to_string()),
+        };
+        for (_, teller) in along.drain(..) {
+            let _ = teller.send(Err(again()));
+        }
+    }
+    concerns_all
 }
 
 /// With the lane's turn: the intent by itself.
@@ -205,7 +235,10 @@ async fn alone(app: &Arc<App>, lane: Lane, ready: Ready) -> Result<Committed, In
 
 /// How many go together where so many signatures took so long.
 fn most(signatures: usize, took: Duration) -> usize {
-    let each = (took.as_micros() / signatures.max(1) as u128).max(1);
+    if signatures == 0 {
+        return 1;
+    }
+    let each = (took.as_micros() / signatures as u128).max(1);
     usize::try_from(SIGNING.as_micros() / each).unwrap_or(TOGETHER_MAX).clamp(1, TOGETHER_MAX)
 }
 
@@ -221,7 +254,8 @@ fn are_alike(one: &Checked, other: &Checked) -> bool {
         let asker = (checked.org_id, checked.agent_id, checked.principal.credential, checked.principal.ip);
         (asker, checked.key.id, checked.lane(), checked.kind)
     };
-    of(one) == of(other)
+    // The same definition of the chain, too: its spend group may have been changed in between.
+    of(one) == of(other) && Arc::ptr_eq(&one.chain, &other.chain)
 }
 
 #[cfg(test)]
@@ -232,9 +266,28 @@ mod tests {
     fn as_many_go_together_as_the_hsm_signs_in_a_tenth_of_a_second() {
         let ms = Duration::from_millis;
         let cases =
-            [(16, 8, 16), (1, 6, 16), (1, 7, 14), (4, 100, 4), (1, 63, 1), (1, 1_000, 1), (16, 1_000, 1), (0, 1, 16)];
+            [(16, 8, 16), (1, 6, 16), (1, 7, 14), (4, 100, 4), (1, 63, 1), (1, 1_000, 1), (16, 1_000, 1), (16, 0, 16)];
         for (signatures, took, expected) in cases {
             assert_eq!(most(signatures, ms(took)), expected, "{signatures} in {took} ms");
+        }
+        assert_eq!(most(0, Duration::ZERO), 1, "an HSM that fails at once is not a fast one");
+    }
+
+    #[test]
+    fn an_hsm_that_fails_is_told_to_all_and_what_is_wrong_with_one_is_not() {
+        let all = [IntentError::Hsm(HsmError::Timeout), IntentError::Hsm(HsmError::Busy { retry_after_s: 1 })];
+        let one = [
+            IntentError::ClaimLost,
+            IntentError::Guardrail(Vec::new()),
+            IntentError::could_not_check("the HSM is too slow to sign several at once"),
+            IntentError::Hsm(HsmError::NotFound),
+            IntentError::Db(DbError::Unfit(String::new())),
+        ];
+        for error in all {
+            assert!(tell_if_theirs(&error, &mut VecDeque::new()), "{error}");
+        }
+        for error in one {
+            assert!(!tell_if_theirs(&error, &mut VecDeque::new()), "{error}");
         }
     }
 }
