@@ -87,6 +87,19 @@ impl Candidate {
     }
 }
 
+/// The secret at a path of a vault, unless it is deleted or has ended.
+macro_rules! living {
+    ($vault:literal, $path:literal) => {
+        concat!(
+            "SELECT id FROM secrets WHERE vault_id = ",
+            $vault,
+            " AND path = ",
+            $path,
+            " AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now()) OFFSET 0"
+        )
+    };
+}
+
 /// The active keys at a path in vaults that the agent has made or has a policy on, and its own provisioned one, which comes last.
 async fn candidates(
     conn: &mut PgConnection,
@@ -94,7 +107,8 @@ async fn candidates(
     path: Option<&SecretPath>,
     own: Option<&str>,
 ) -> Result<Vec<Candidate>, DbError> {
-    // From the agent to its vaults to the path: thousands of agents may each have a key at one path, in vaults of their own.
+    // From the agent to its vaults to the path: thousands of agents may each have a key at one path, in vaults of their own. `OFFSET 0` keeps
+    // that order also where Postgres has not counted the rows yet; it would begin with all keys of the organisation.
     let rows = sqlx::query(concat!(
         "SELECT c.*, p.* FROM (",
         select!(
@@ -108,15 +122,18 @@ async fn candidates(
                  SELECT vault_id FROM policies WHERE principal_type = 'agent' AND principal_id = a.id
                  UNION
                  SELECT id FROM vaults WHERE created_by = a.id AND created_by_type = 'agent' AND deleted_at IS NULL
-             ) AS reach JOIN secrets s ON s.vault_id = reach.vault_id AND s.path = $2
+             ) AS reach CROSS JOIN LATERAL (",
+        living!("reach.vault_id", "$2"),
+        ") AS s
              UNION ALL
-             SELECT s.id, true FROM vaults v JOIN secrets s ON s.vault_id = v.id AND s.path = $4
-             WHERE v.org_id = a.org_id AND v.name = $5 AND v.created_by_type = 'user' AND v.deleted_at IS NULL
+             SELECT s.id, true FROM vaults v CROSS JOIN LATERAL (",
+        living!("v.id", "$4"),
+        ") AS s WHERE v.org_id = a.org_id AND v.name = $5 AND v.created_by_type = 'user' AND v.deleted_at IS NULL
+             OFFSET 0
          ) AS place
-         JOIN secrets s ON s.id = place.id AND s.deleted_at IS NULL AND (s.expires_at IS NULL OR s.expires_at > now())
-         JOIN signing_keys k ON k.secret_id = s.id AND k.org_id = a.org_id AND k.state = 'active'
-         JOIN vaults v ON v.id = k.vault_id AND v.deleted_at IS NULL
-         WHERE a.id = $3 AND a.org_id = $1
+         CROSS JOIN LATERAL (SELECT * FROM signing_keys WHERE secret_id = place.id AND state = 'active' OFFSET 0) AS k
+         CROSS JOIN LATERAL (SELECT * FROM vaults WHERE id = k.vault_id AND deleted_at IS NULL OFFSET 0) AS v
+         WHERE a.id = $3 AND a.org_id = $1 AND k.org_id = a.org_id
          ORDER BY own DESC, human_owned DESC, bound DESC, k.created_at DESC, k.id LIMIT $6) AS c LEFT JOIN LATERAL (",
         rules!("agent", "c.for_agent", "$1", "c.in_vault", ""),
         ") AS p ON true ORDER BY c.own, c.human_owned DESC, c.bound DESC, c.key_created_at DESC, c.id"
