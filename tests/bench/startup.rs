@@ -12,7 +12,7 @@ pub async fn measure(report: &mut Report) {
     world.agents(1).await;
     for keys in [10, 1_000, 10_000] {
         let have = world.stack.count("SELECT count(*) FROM signing_keys").await;
-        // Copies of a real row under other addresses: what a start looks at is how many there are.
+        // Copies of a real row under other addresses, each of a secret of its own: what a start looks at is how many there are.
         copy_keys(&world, have, keys).await;
         world.stack.daemons.clear();
         let began = Instant::now();
@@ -32,14 +32,17 @@ async fn copy_keys(world: &World, have: i64, keys: i64) {
     let value = |name: &String| match name.as_str() {
         "id" => "gen_random_uuid()".to_owned(),
         "address" => "substring(sha256(gen_random_uuid()::text::bytea) for 20)".to_owned(),
-        "path" => "k.path || '-' || n".to_owned(),
-        "version" => "n + 1".to_owned(),
+        "path" => "copy.path".to_owned(),
+        "secret_id" => "copy.id".to_owned(),
         _ => format!("k.{name}"),
     };
     let values: Vec<String> = columns.iter().map(value).collect();
     let sql = format!(
-        "INSERT INTO signing_keys ({}) SELECT {} FROM (SELECT * FROM signing_keys WHERE version = 1 LIMIT 1) k,
-         generate_series({have} + 1, {keys}) n",
+        "WITH k AS (SELECT * FROM signing_keys ORDER BY created_at, id LIMIT 1), copy AS (
+             INSERT INTO secrets (id, org_id, vault_id, path, version, type)
+             SELECT gen_random_uuid(), s.org_id, s.vault_id, s.path || '-' || n, s.version, s.type
+             FROM k JOIN secrets s ON s.id = k.secret_id, generate_series({have} + 1, {keys}) n RETURNING id, path)
+         INSERT INTO signing_keys ({}) SELECT {} FROM k, copy",
         columns.join(", "),
         values.join(", ")
     );
